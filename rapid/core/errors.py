@@ -1,0 +1,114 @@
+"""Every error that RAPID raises on purpose, one class per thing a caller can do about it.
+
+    RapidError                     the world's fault; str(error) is one line for a person
+    |-- ConfigInvalid              fix the configuration (names the key)
+    |-- UsageError                 fix the command line
+    |-- Refused                    the request is understood and not granted; ask for something else
+    |   |-- LimitRefused           outside the device's floor..ceiling
+    |   |-- BudgetRefused          a budget that floors, or a bound, do not allow
+    |   |-- RoleRefused            a role change that may not start
+    |   |-- EngineRefused          an engine that may not attach as it says it is
+    |   |-- NotFound               no such domain, node, GPU, instance or decision
+    |   `-- Stale                  an older epoch or seq, another incarnation, or past its time
+    |-- DeviceError                give up on this device for now, report it
+    |   |-- DeviceDenied           ask for rights (CAP_SYS_ADMIN)
+    |   |-- DeviceLost             the GPU has fallen off the bus, or the driver is gone
+    |   `-- DeviceMismatch         the device read back another limit than was set
+    |-- JournalCorrupt             keep the file, start fresh safely
+    |-- TraceInvalid               fix the trace (names file and line)
+    `-- Unreachable                retry later; nobody listens, or the peer did not answer in time
+"""
+
+
+def watts(power_mw: int) -> str:
+    """The power for a person's eye: "600 W", "612.5 W"."""
+    whole, rest = divmod(power_mw, 1000)
+    return f"{whole} W" if rest == 0 else f"{power_mw / 1000:.1f} W"
+
+
+class RapidError(Exception):
+    """The world's fault. The message is one line that names the thing, the value and the bound."""
+
+
+class ConfigInvalid(RapidError):
+    """A configuration that cannot be used; `key` is the key to fix."""
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(f"config key {key}: {problem}")
+        self.key = key
+
+
+class UsageError(RapidError):
+    """A command line that makes no sense."""
+
+
+class Refused(RapidError):
+    """The request was understood and is not granted."""
+
+
+class LimitRefused(Refused):
+    """A limit outside the range that the device accepts."""
+
+    def __init__(self, gpu: str, *, asked_mw: int, floor_mw: int, ceiling_mw: int) -> None:
+        bound = f"floor is {watts(floor_mw)}" if asked_mw < floor_mw else f"ceiling is {watts(ceiling_mw)}"
+        super().__init__(f"gpu {gpu}: limit {watts(asked_mw)} refused, device {bound}")
+        self.gpu = gpu
+
+
+class BudgetRefused(Refused):
+    """A budget that cannot be kept, or that is not allowed."""
+
+
+class RoleRefused(Refused):
+    """A role change that may not start; the message says which rule stands against it."""
+
+
+class EngineRefused(Refused):
+    """An engine whose hello cannot be true: unknown GPUs, or GPUs that another instance owns."""
+
+
+class NotFound(Refused):
+    """No such domain, node, GPU, instance or decision."""
+
+    def __init__(self, kind: str, name: str, known: tuple[str, ...] = ()) -> None:
+        hint = f" (known: {', '.join(known[:8])}{', ...' if len(known) > 8 else ''})" if known else ""
+        super().__init__(f"no {kind} named {name!r}{hint}")
+
+
+class Stale(Refused):
+    """An order that is older than what its receiver has already seen, or meant for another life of it."""
+
+
+class DeviceError(RapidError):
+    """A GPU that did not do what it was asked."""
+
+    def __init__(self, gpu: str, problem: str) -> None:
+        super().__init__(f"gpu {gpu}: {problem}")
+        self.gpu = gpu
+
+
+class DeviceDenied(DeviceError):
+    """No permission to set a limit; the daemon lacks CAP_SYS_ADMIN."""
+
+
+class DeviceLost(DeviceError):
+    """The GPU or its driver does not answer any more."""
+
+
+class DeviceMismatch(DeviceError):
+    """The limit read back is not the limit that was set."""
+
+    def __init__(self, gpu: str, *, asked_mw: int, read_mw: int) -> None:
+        super().__init__(gpu, f"limit set to {watts(asked_mw)} but the device reads back {watts(read_mw)}")
+
+
+class JournalCorrupt(RapidError):
+    """A journal that cannot be trusted."""
+
+
+class TraceInvalid(RapidError):
+    """A request trace with a bad line; the message names the file and the line."""
+
+
+class Unreachable(RapidError):
+    """Nobody listens at the address, or the peer did not answer in time."""
