@@ -1,0 +1,1 @@
+"""The node daemon: enforces power limits and reports the load of the engines on its host."""
