@@ -1,0 +1,89 @@
+# Every target sets up what it needs; `make` alone lists them. A bare machine needs Python 3.11 or newer and make.
+
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+BIN := .venv/bin
+
+# The first Python that is new enough and can make a virtual environment; `make PYTHON=... setup` chooses another.
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+
+# A stamp carries the checksum of what was installed, so that a repeated make is instant and a changed pin is not missed.
+checksum = $(shell cat $(1) pyproject.toml | cksum | cut -d' ' -f1)
+RUN_STAMP := .venv/.stamp-run-$(call checksum,requirements/run.txt)
+DEV_STAMP := .venv/.stamp-dev-$(call checksum,requirements/dev.txt)
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
+
+COMPILE := $(BIN)/uv --no-config pip compile --quiet --upgrade --generate-hashes --universal --fork-strategy fewest \
+	--python-version 3.11 --no-emit-index-url --no-annotate --custom-compile-command 'make lock' \
+	pyproject.toml requirements/build.in --extra plot
+
+.PHONY: help
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(DEV_STAMP) ## make .venv, with everything for work on RAPID
+
+.PHONY: demo
+demo: $(RUN_STAMP) ## two simulated hosts on one real trace, side by side (ARGS="--seconds 30")
+	@$(BIN)/rapidctl demo $(ARGS)
+
+.PHONY: test
+test: apt lint ## everything that CI asks for: lint, then all tests
+	@status=0; \
+	$(BIN)/python -m pytest -q -n 2 -m 'not e2e' || status=1; \
+	$(BIN)/python -m pytest -q -m e2e || status=1; \
+	exit $$status
+
+.PHONY: lint
+lint: setup ## ruff, mypy --strict and buf lint
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --quiet --check || { echo 'some files are not formatted: run .venv/bin/ruff format' >&2; exit 1; }
+	@$(BIN)/mypy --strict
+	@$(BIN)/buf lint proto
+
+.PHONY: precommit
+precommit: lint ## what to run before a commit: lint and the unit tests
+	@$(BIN)/python -m pytest -q -n 2 -m 'not e2e'
+
+.PHONY: proto
+proto: setup ## make rapid/v1 anew from proto/
+	@$(BIN)/python scripts/generate_stubs.py .
+
+.PHONY: lock
+lock: setup ## choose newer versions and pin them, with hashes, in requirements/
+	@$(COMPILE) --output-file requirements/run.txt
+	@$(COMPILE) --extra dev --constraint requirements/run.txt --output-file requirements/dev.txt
+
+.PHONY: bench
+bench: setup ## run every benchmark
+	@for script in bench/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+.PHONY: apt
+apt: ## the Debian packages that tests use, when root
+	@scripts/debian_packages.sh
+
+.PHONY: clean
+clean: ## remove .venv and everything else that was made here
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist demo-out *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(RUN_STAMP):
+	$(call install,requirements/run.txt)
+	@touch $@
+
+# What development needs includes what running needs, so this one stamp stands for both.
+$(DEV_STAMP):
+	$(call install,requirements/dev.txt)
+	@touch $@ $(RUN_STAMP)
+
+define install
+	@test -n "$(PYTHON)" || { echo 'no Python 3.11 or newer with venv found: install one (Debian: python3-venv) or say make PYTHON=...' >&2; exit 1; }
+	@echo 'setting up .venv from $(1) ...'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PIP_INSTALL) --require-hashes -r $(1)
+	@$(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@rm -f .venv/.stamp-*
+endef
