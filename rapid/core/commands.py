@@ -1,0 +1,102 @@
+"""What the controller asks of the world. The shell performs them in the order given, after the journal is on disk.
+
+No order between the commands of one step is needed for safety: a raise is only ever commanded when it fits beside
+everything that may be in force. A command that cannot be delivered is dropped; the next steps command it anew.
+"""
+
+from dataclasses import dataclass
+
+from rapid.core.cluster import Decision, GrantBatch, Mark, Renewal, Role
+
+
+@dataclass(frozen=True, slots=True)
+class SendGrants:
+    """Send to the node named in the batch. Must not leave before the journal holds this step."""
+
+    batch: GrantBatch
+
+
+@dataclass(frozen=True, slots=True)
+class SendRenewal:
+    """Send to the node named in the renewal."""
+
+    renewal: Renewal
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRole:
+    """Tell an engine to change role: drain for at most drain_s, never start after not_after_s of the engine's clock.
+
+    The engine rolls back when the drain takes longer. Must not leave before the journal holds this step.
+    """
+
+    instance: str
+    incarnation: str
+    mark: Mark
+    role: Role
+    drain_s: float
+    not_after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRole:
+    """Tell an engine to give up the order `mark` if it has not begun to switch."""
+
+    instance: str
+    incarnation: str
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseEngine:
+    """End the stream of an engine whose hello cannot be accepted; `reason` goes to it as the status message."""
+
+    instance: str
+    incarnation: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """A decision was made: log it, show it, keep it for `rapidctl why`."""
+
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something an operator should know that is no decision: `level` is info, warning or error; ids in `about`."""
+
+    level: str
+    about: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to the operator request with this id. `error` is empty when done; `kind` is the RapidError class name."""
+
+    request: str
+    text: str
+    error: str = ""
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StepDown:
+    """Another controller has a higher epoch: stop at once, send nothing more, exit."""
+
+    reason: str
+
+
+Command = (
+    SendGrants
+    | SendRenewal
+    | OrderRole
+    | CancelRole
+    | RefuseEngine
+    | Announce
+    | Notice
+    | Answer
+    | StepDown
+)

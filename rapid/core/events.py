@@ -1,0 +1,152 @@
+"""What the world tells the controller. Each event carries the controller's monotonic time `at_s`; none goes backwards.
+
+Operator events carry a `request` id; exactly one commands.Answer with that id follows in the same step.
+"""
+
+from dataclasses import dataclass
+
+from rapid.core.cluster import EngineHello, NodeReport, PhaseLoad, Role, RoleProgress
+from rapid.core.ledger import LedgerSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class ControlSnapshot:
+    """What a life hands to the next: all that safety and the operator's word rest on. The rest is heard anew."""
+
+    ledger: LedgerSnapshot
+    budgets_mw: tuple[tuple[str, int], ...]
+    targets_mw: tuple[tuple[str, int], ...]
+    pins: tuple[tuple[str, Role], ...]
+    paused: bool
+    decisions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A life of the controller begins. `snapshot` is None without a journal: then every GPU is booked at its ceiling."""
+
+    at_s: float
+    wall_s: float
+    epoch: int
+    controller_id: str
+    snapshot: ControlSnapshot | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """It is time to decide."""
+
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class NodeHeard:
+    """A report came in."""
+
+    at_s: float
+    report: NodeReport
+
+
+@dataclass(frozen=True, slots=True)
+class NodeGone:
+    """The stream to a node has ended. Nothing is freed by it."""
+
+    at_s: float
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineCame:
+    """An engine attached, or attached again."""
+
+    at_s: float
+    hello: EngineHello
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoaded:
+    """An attached engine reported its load over its own stream; load.at_s is in the engine's time."""
+
+    at_s: float
+    instance: str
+    incarnation: str
+    engine_time_s: float
+    load: PhaseLoad | None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineMoved:
+    """An engine says where it stands with a role order."""
+
+    at_s: float
+    progress: RoleProgress
+
+
+@dataclass(frozen=True, slots=True)
+class EngineGone:
+    """The stream of an engine has ended."""
+
+    at_s: float
+    instance: str
+    incarnation: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetAsked:
+    """An operator sets the budget of a domain; `force` accepts one that floors do not fit."""
+
+    at_s: float
+    request: str
+    domain: str
+    budget_mw: int
+    force: bool
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoleAsked:
+    """An operator moves an instance and pins it there; role None takes the pin away."""
+
+    at_s: float
+    request: str
+    instance: str
+    role: Role | None
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class PauseAsked:
+    """An operator stops (or resumes) decisions of the policy. Leases are kept and budgets hold all the same."""
+
+    at_s: float
+    request: str
+    paused: bool
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseAsked:
+    """An operator who has looked says that a silent node is off: what is booked for it is freed."""
+
+    at_s: float
+    request: str
+    node: str
+    by: str
+
+
+Event = (
+    Started
+    | Ticked
+    | NodeHeard
+    | NodeGone
+    | EngineCame
+    | EngineLoaded
+    | EngineMoved
+    | EngineGone
+    | BudgetAsked
+    | RoleAsked
+    | PauseAsked
+    | ReleaseAsked
+)

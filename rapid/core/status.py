@@ -1,0 +1,100 @@
+"""What an operator sees of the cluster: the frozen picture that Control.status() draws."""
+
+from dataclasses import dataclass
+
+from rapid.core.cluster import Decision, GpuHealth, NodeHealth, Phase, PhaseLoad, Role, SloTargets
+
+
+@dataclass(frozen=True, slots=True)
+class GpuStatus:
+    """One GPU. held_mw is what the ledger books for it; an unmanaged GPU is booked at its ceiling and shown in red."""
+
+    gpu: str
+    index: int
+    floor_mw: int
+    ceiling_mw: int
+    fallback_mw: int
+    target_mw: int
+    limit_mw: int
+    held_mw: int
+    draw_mw: int | None
+    managed: bool
+    health: GpuHealth
+    problem: str
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """One node; age_s is the time since its last report (infinite: never)."""
+
+    node: str
+    domain: str
+    health: NodeHealth
+    age_s: float
+    problem: str
+    gpus: tuple[GpuStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DomainStatus:
+    """One domain. It is over budget while held_mw + reserved_mw > budget_mw; `advice` then says what would help.
+
+    draw_mw is None while any GPU of the domain has no fresh reading.
+    """
+
+    domain: str
+    parent: str
+    budget_mw: int
+    reserved_mw: int
+    held_mw: int
+    draw_mw: int | None
+    over_budget: bool
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceStatus:
+    """One engine instance, its role change if any, and its latest load (None: none, or stale)."""
+
+    instance: str
+    engine: str
+    node: str
+    gpus: tuple[str, ...]
+    role: Role
+    phase: Phase
+    target_role: Role
+    pinned: bool
+    problem: str
+    load: PhaseLoad | None
+
+
+@dataclass(frozen=True, slots=True)
+class SloStatus:
+    """SLO attainment: shares are of the requests finished since start (None: none finished); quantiles of the window."""
+
+    targets: SloTargets
+    ttft_attainment: float | None
+    tpot_attainment: float | None
+    ttft_window_s: float | None
+    tpot_window_s: float | None
+    finished: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The whole picture."""
+
+    at_s: float
+    wall_s: float
+    epoch: int
+    controller_id: str
+    policy: str
+    paused: bool
+    domains: tuple[DomainStatus, ...]
+    nodes: tuple[NodeStatus, ...]
+    instances: tuple[InstanceStatus, ...]
+    slo: SloStatus
+    role_moves: int
+    watts_moved_mw: int
+    last_decision: Decision | None
