@@ -1,0 +1,307 @@
+from rapid.v1 import node_pb2 as _node_pb2
+from rapid.v1 import types_pb2 as _types_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class NodeHealth(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NODE_HEALTH_UNSPECIFIED: _ClassVar[NodeHealth]
+    NODE_HEALTH_NEVER_HEARD: _ClassVar[NodeHealth]
+    NODE_HEALTH_REPORTING: _ClassVar[NodeHealth]
+    NODE_HEALTH_SILENT: _ClassVar[NodeHealth]
+    NODE_HEALTH_RELEASED: _ClassVar[NodeHealth]
+NODE_HEALTH_UNSPECIFIED: NodeHealth
+NODE_HEALTH_NEVER_HEARD: NodeHealth
+NODE_HEALTH_REPORTING: NodeHealth
+NODE_HEALTH_SILENT: NodeHealth
+NODE_HEALTH_RELEASED: NodeHealth
+
+class GetStatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetStatusResponse(_message.Message):
+    __slots__ = ("status",)
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    status: Status
+    def __init__(self, status: _Optional[_Union[Status, _Mapping]] = ...) -> None: ...
+
+class WatchRequest(_message.Message):
+    __slots__ = ("interval_s",)
+    INTERVAL_S_FIELD_NUMBER: _ClassVar[int]
+    interval_s: float
+    def __init__(self, interval_s: _Optional[float] = ...) -> None: ...
+
+class WatchResponse(_message.Message):
+    __slots__ = ("status",)
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    status: Status
+    def __init__(self, status: _Optional[_Union[Status, _Mapping]] = ...) -> None: ...
+
+class SetBudgetRequest(_message.Message):
+    __slots__ = ("domain", "budget_mw", "force", "by")
+    DOMAIN_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_MW_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    domain: str
+    budget_mw: int
+    force: bool
+    by: str
+    def __init__(self, domain: _Optional[str] = ..., budget_mw: _Optional[int] = ..., force: _Optional[bool] = ..., by: _Optional[str] = ...) -> None: ...
+
+class SetBudgetResponse(_message.Message):
+    __slots__ = ("text",)
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    def __init__(self, text: _Optional[str] = ...) -> None: ...
+
+class SetRoleRequest(_message.Message):
+    __slots__ = ("instance", "role", "by")
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    instance: str
+    role: _types_pb2.Role
+    by: str
+    def __init__(self, instance: _Optional[str] = ..., role: _Optional[_Union[_types_pb2.Role, str]] = ..., by: _Optional[str] = ...) -> None: ...
+
+class SetRoleResponse(_message.Message):
+    __slots__ = ("text",)
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    def __init__(self, text: _Optional[str] = ...) -> None: ...
+
+class PauseRequest(_message.Message):
+    __slots__ = ("by",)
+    BY_FIELD_NUMBER: _ClassVar[int]
+    by: str
+    def __init__(self, by: _Optional[str] = ...) -> None: ...
+
+class PauseResponse(_message.Message):
+    __slots__ = ("text",)
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    def __init__(self, text: _Optional[str] = ...) -> None: ...
+
+class ResumeRequest(_message.Message):
+    __slots__ = ("by",)
+    BY_FIELD_NUMBER: _ClassVar[int]
+    by: str
+    def __init__(self, by: _Optional[str] = ...) -> None: ...
+
+class ResumeResponse(_message.Message):
+    __slots__ = ("text",)
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    def __init__(self, text: _Optional[str] = ...) -> None: ...
+
+class ReleaseNodeRequest(_message.Message):
+    __slots__ = ("node", "by")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    by: str
+    def __init__(self, node: _Optional[str] = ..., by: _Optional[str] = ...) -> None: ...
+
+class ReleaseNodeResponse(_message.Message):
+    __slots__ = ("text",)
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    def __init__(self, text: _Optional[str] = ...) -> None: ...
+
+class ListDecisionsRequest(_message.Message):
+    __slots__ = ("limit", "about")
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    ABOUT_FIELD_NUMBER: _ClassVar[int]
+    limit: int
+    about: str
+    def __init__(self, limit: _Optional[int] = ..., about: _Optional[str] = ...) -> None: ...
+
+class ListDecisionsResponse(_message.Message):
+    __slots__ = ("decisions",)
+    DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    decisions: _containers.RepeatedCompositeFieldContainer[Decision]
+    def __init__(self, decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ...) -> None: ...
+
+class Decision(_message.Message):
+    __slots__ = ("id", "at_s", "wall_s", "by", "reason", "inputs", "changes")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    AT_S_FIELD_NUMBER: _ClassVar[int]
+    WALL_S_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    at_s: float
+    wall_s: float
+    by: str
+    reason: str
+    inputs: _containers.RepeatedCompositeFieldContainer[DecisionInput]
+    changes: _containers.RepeatedCompositeFieldContainer[DecisionChange]
+    def __init__(self, id: _Optional[str] = ..., at_s: _Optional[float] = ..., wall_s: _Optional[float] = ..., by: _Optional[str] = ..., reason: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[DecisionInput, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[DecisionChange, _Mapping]]] = ...) -> None: ...
+
+class DecisionInput(_message.Message):
+    __slots__ = ("name", "number", "text")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    number: float
+    text: str
+    def __init__(self, name: _Optional[str] = ..., number: _Optional[float] = ..., text: _Optional[str] = ...) -> None: ...
+
+class DecisionChange(_message.Message):
+    __slots__ = ("subject", "before", "after")
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    subject: str
+    before: str
+    after: str
+    def __init__(self, subject: _Optional[str] = ..., before: _Optional[str] = ..., after: _Optional[str] = ...) -> None: ...
+
+class Status(_message.Message):
+    __slots__ = ("at_s", "wall_s", "epoch", "controller_id", "policy", "paused", "domains", "nodes", "instances", "slo", "role_moves", "watts_moved_mw", "last_decision")
+    AT_S_FIELD_NUMBER: _ClassVar[int]
+    WALL_S_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    CONTROLLER_ID_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_FIELD_NUMBER: _ClassVar[int]
+    DOMAINS_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    INSTANCES_FIELD_NUMBER: _ClassVar[int]
+    SLO_FIELD_NUMBER: _ClassVar[int]
+    ROLE_MOVES_FIELD_NUMBER: _ClassVar[int]
+    WATTS_MOVED_MW_FIELD_NUMBER: _ClassVar[int]
+    LAST_DECISION_FIELD_NUMBER: _ClassVar[int]
+    at_s: float
+    wall_s: float
+    epoch: int
+    controller_id: str
+    policy: str
+    paused: bool
+    domains: _containers.RepeatedCompositeFieldContainer[DomainStatus]
+    nodes: _containers.RepeatedCompositeFieldContainer[NodeStatus]
+    instances: _containers.RepeatedCompositeFieldContainer[InstanceStatus]
+    slo: SloStatus
+    role_moves: int
+    watts_moved_mw: int
+    last_decision: Decision
+    def __init__(self, at_s: _Optional[float] = ..., wall_s: _Optional[float] = ..., epoch: _Optional[int] = ..., controller_id: _Optional[str] = ..., policy: _Optional[str] = ..., paused: _Optional[bool] = ..., domains: _Optional[_Iterable[_Union[DomainStatus, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., instances: _Optional[_Iterable[_Union[InstanceStatus, _Mapping]]] = ..., slo: _Optional[_Union[SloStatus, _Mapping]] = ..., role_moves: _Optional[int] = ..., watts_moved_mw: _Optional[int] = ..., last_decision: _Optional[_Union[Decision, _Mapping]] = ...) -> None: ...
+
+class DomainStatus(_message.Message):
+    __slots__ = ("domain", "parent", "budget_mw", "reserved_mw", "held_mw", "draw_mw", "over_budget", "advice")
+    DOMAIN_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_MW_FIELD_NUMBER: _ClassVar[int]
+    RESERVED_MW_FIELD_NUMBER: _ClassVar[int]
+    HELD_MW_FIELD_NUMBER: _ClassVar[int]
+    DRAW_MW_FIELD_NUMBER: _ClassVar[int]
+    OVER_BUDGET_FIELD_NUMBER: _ClassVar[int]
+    ADVICE_FIELD_NUMBER: _ClassVar[int]
+    domain: str
+    parent: str
+    budget_mw: int
+    reserved_mw: int
+    held_mw: int
+    draw_mw: int
+    over_budget: bool
+    advice: str
+    def __init__(self, domain: _Optional[str] = ..., parent: _Optional[str] = ..., budget_mw: _Optional[int] = ..., reserved_mw: _Optional[int] = ..., held_mw: _Optional[int] = ..., draw_mw: _Optional[int] = ..., over_budget: _Optional[bool] = ..., advice: _Optional[str] = ...) -> None: ...
+
+class NodeStatus(_message.Message):
+    __slots__ = ("node", "domain", "health", "age_s", "problem", "gpus")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    DOMAIN_FIELD_NUMBER: _ClassVar[int]
+    HEALTH_FIELD_NUMBER: _ClassVar[int]
+    AGE_S_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    domain: str
+    health: NodeHealth
+    age_s: float
+    problem: str
+    gpus: _containers.RepeatedCompositeFieldContainer[GpuStatus]
+    def __init__(self, node: _Optional[str] = ..., domain: _Optional[str] = ..., health: _Optional[_Union[NodeHealth, str]] = ..., age_s: _Optional[float] = ..., problem: _Optional[str] = ..., gpus: _Optional[_Iterable[_Union[GpuStatus, _Mapping]]] = ...) -> None: ...
+
+class GpuStatus(_message.Message):
+    __slots__ = ("gpu", "index", "floor_mw", "ceiling_mw", "fallback_mw", "target_mw", "limit_mw", "held_mw", "draw_mw", "managed", "health", "problem", "instance")
+    GPU_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    FLOOR_MW_FIELD_NUMBER: _ClassVar[int]
+    CEILING_MW_FIELD_NUMBER: _ClassVar[int]
+    FALLBACK_MW_FIELD_NUMBER: _ClassVar[int]
+    TARGET_MW_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_MW_FIELD_NUMBER: _ClassVar[int]
+    HELD_MW_FIELD_NUMBER: _ClassVar[int]
+    DRAW_MW_FIELD_NUMBER: _ClassVar[int]
+    MANAGED_FIELD_NUMBER: _ClassVar[int]
+    HEALTH_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    gpu: str
+    index: int
+    floor_mw: int
+    ceiling_mw: int
+    fallback_mw: int
+    target_mw: int
+    limit_mw: int
+    held_mw: int
+    draw_mw: int
+    managed: bool
+    health: _node_pb2.GpuHealth
+    problem: str
+    instance: str
+    def __init__(self, gpu: _Optional[str] = ..., index: _Optional[int] = ..., floor_mw: _Optional[int] = ..., ceiling_mw: _Optional[int] = ..., fallback_mw: _Optional[int] = ..., target_mw: _Optional[int] = ..., limit_mw: _Optional[int] = ..., held_mw: _Optional[int] = ..., draw_mw: _Optional[int] = ..., managed: _Optional[bool] = ..., health: _Optional[_Union[_node_pb2.GpuHealth, str]] = ..., problem: _Optional[str] = ..., instance: _Optional[str] = ...) -> None: ...
+
+class InstanceStatus(_message.Message):
+    __slots__ = ("instance", "engine", "node", "gpus", "role", "phase", "target_role", "pinned", "problem", "load")
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_ROLE_FIELD_NUMBER: _ClassVar[int]
+    PINNED_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
+    instance: str
+    engine: str
+    node: str
+    gpus: _containers.RepeatedScalarFieldContainer[str]
+    role: _types_pb2.Role
+    phase: _types_pb2.Phase
+    target_role: _types_pb2.Role
+    pinned: bool
+    problem: str
+    load: _types_pb2.PhaseLoad
+    def __init__(self, instance: _Optional[str] = ..., engine: _Optional[str] = ..., node: _Optional[str] = ..., gpus: _Optional[_Iterable[str]] = ..., role: _Optional[_Union[_types_pb2.Role, str]] = ..., phase: _Optional[_Union[_types_pb2.Phase, str]] = ..., target_role: _Optional[_Union[_types_pb2.Role, str]] = ..., pinned: _Optional[bool] = ..., problem: _Optional[str] = ..., load: _Optional[_Union[_types_pb2.PhaseLoad, _Mapping]] = ...) -> None: ...
+
+class SloStatus(_message.Message):
+    __slots__ = ("ttft_target_s", "tpot_target_s", "ttft_attainment", "tpot_attainment", "ttft_window_s", "tpot_window_s", "finished")
+    TTFT_TARGET_S_FIELD_NUMBER: _ClassVar[int]
+    TPOT_TARGET_S_FIELD_NUMBER: _ClassVar[int]
+    TTFT_ATTAINMENT_FIELD_NUMBER: _ClassVar[int]
+    TPOT_ATTAINMENT_FIELD_NUMBER: _ClassVar[int]
+    TTFT_WINDOW_S_FIELD_NUMBER: _ClassVar[int]
+    TPOT_WINDOW_S_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_FIELD_NUMBER: _ClassVar[int]
+    ttft_target_s: float
+    tpot_target_s: float
+    ttft_attainment: float
+    tpot_attainment: float
+    ttft_window_s: float
+    tpot_window_s: float
+    finished: int
+    def __init__(self, ttft_target_s: _Optional[float] = ..., tpot_target_s: _Optional[float] = ..., ttft_attainment: _Optional[float] = ..., tpot_attainment: _Optional[float] = ..., ttft_window_s: _Optional[float] = ..., tpot_window_s: _Optional[float] = ..., finished: _Optional[int] = ...) -> None: ...

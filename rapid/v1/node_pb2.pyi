@@ -1,0 +1,201 @@
+from rapid.v1 import types_pb2 as _types_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class GpuHealth(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    GPU_HEALTH_UNSPECIFIED: _ClassVar[GpuHealth]
+    GPU_HEALTH_OK: _ClassVar[GpuHealth]
+    GPU_HEALTH_DENIED: _ClassVar[GpuHealth]
+    GPU_HEALTH_LOST: _ClassVar[GpuHealth]
+    GPU_HEALTH_MISMATCH: _ClassVar[GpuHealth]
+
+class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    VERDICT_UNSPECIFIED: _ClassVar[Verdict]
+    VERDICT_APPLIED: _ClassVar[Verdict]
+    VERDICT_CLAMPED: _ClassVar[Verdict]
+    VERDICT_REFUSED: _ClassVar[Verdict]
+    VERDICT_FAILED: _ClassVar[Verdict]
+GPU_HEALTH_UNSPECIFIED: GpuHealth
+GPU_HEALTH_OK: GpuHealth
+GPU_HEALTH_DENIED: GpuHealth
+GPU_HEALTH_LOST: GpuHealth
+GPU_HEALTH_MISMATCH: GpuHealth
+VERDICT_UNSPECIFIED: Verdict
+VERDICT_APPLIED: Verdict
+VERDICT_CLAMPED: Verdict
+VERDICT_REFUSED: Verdict
+VERDICT_FAILED: Verdict
+
+class DescribeRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DescribeResponse(_message.Message):
+    __slots__ = ("node", "version", "backend", "incarnation", "hard_budget_mw", "gpus")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    BACKEND_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    HARD_BUDGET_MW_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    version: str
+    backend: str
+    incarnation: str
+    hard_budget_mw: int
+    gpus: _containers.RepeatedCompositeFieldContainer[GpuDescription]
+    def __init__(self, node: _Optional[str] = ..., version: _Optional[str] = ..., backend: _Optional[str] = ..., incarnation: _Optional[str] = ..., hard_budget_mw: _Optional[int] = ..., gpus: _Optional[_Iterable[_Union[GpuDescription, _Mapping]]] = ...) -> None: ...
+
+class GpuDescription(_message.Message):
+    __slots__ = ("gpu", "index", "name", "driver", "floor_mw", "ceiling_mw", "fallback_mw")
+    GPU_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DRIVER_FIELD_NUMBER: _ClassVar[int]
+    FLOOR_MW_FIELD_NUMBER: _ClassVar[int]
+    CEILING_MW_FIELD_NUMBER: _ClassVar[int]
+    FALLBACK_MW_FIELD_NUMBER: _ClassVar[int]
+    gpu: str
+    index: int
+    name: str
+    driver: str
+    floor_mw: int
+    ceiling_mw: int
+    fallback_mw: int
+    def __init__(self, gpu: _Optional[str] = ..., index: _Optional[int] = ..., name: _Optional[str] = ..., driver: _Optional[str] = ..., floor_mw: _Optional[int] = ..., ceiling_mw: _Optional[int] = ..., fallback_mw: _Optional[int] = ...) -> None: ...
+
+class EnforceRequest(_message.Message):
+    __slots__ = ("greeting", "grants", "renewal")
+    GREETING_FIELD_NUMBER: _ClassVar[int]
+    GRANTS_FIELD_NUMBER: _ClassVar[int]
+    RENEWAL_FIELD_NUMBER: _ClassVar[int]
+    greeting: Greeting
+    grants: GrantBatch
+    renewal: Renewal
+    def __init__(self, greeting: _Optional[_Union[Greeting, _Mapping]] = ..., grants: _Optional[_Union[GrantBatch, _Mapping]] = ..., renewal: _Optional[_Union[Renewal, _Mapping]] = ...) -> None: ...
+
+class EnforceResponse(_message.Message):
+    __slots__ = ("report",)
+    REPORT_FIELD_NUMBER: _ClassVar[int]
+    report: NodeReport
+    def __init__(self, report: _Optional[_Union[NodeReport, _Mapping]] = ...) -> None: ...
+
+class Greeting(_message.Message):
+    __slots__ = ("epoch", "controller_id", "report_interval_s")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    CONTROLLER_ID_FIELD_NUMBER: _ClassVar[int]
+    REPORT_INTERVAL_S_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    controller_id: str
+    report_interval_s: float
+    def __init__(self, epoch: _Optional[int] = ..., controller_id: _Optional[str] = ..., report_interval_s: _Optional[float] = ...) -> None: ...
+
+class GrantBatch(_message.Message):
+    __slots__ = ("incarnation", "controller_id", "mark", "not_after_s", "grants")
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    CONTROLLER_ID_FIELD_NUMBER: _ClassVar[int]
+    MARK_FIELD_NUMBER: _ClassVar[int]
+    NOT_AFTER_S_FIELD_NUMBER: _ClassVar[int]
+    GRANTS_FIELD_NUMBER: _ClassVar[int]
+    incarnation: str
+    controller_id: str
+    mark: _types_pb2.Mark
+    not_after_s: float
+    grants: _containers.RepeatedCompositeFieldContainer[Grant]
+    def __init__(self, incarnation: _Optional[str] = ..., controller_id: _Optional[str] = ..., mark: _Optional[_Union[_types_pb2.Mark, _Mapping]] = ..., not_after_s: _Optional[float] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ...) -> None: ...
+
+class Grant(_message.Message):
+    __slots__ = ("gpu", "limit_mw")
+    GPU_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_MW_FIELD_NUMBER: _ClassVar[int]
+    gpu: str
+    limit_mw: int
+    def __init__(self, gpu: _Optional[str] = ..., limit_mw: _Optional[int] = ...) -> None: ...
+
+class Renewal(_message.Message):
+    __slots__ = ("incarnation", "controller_id", "epoch", "not_after_s")
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    CONTROLLER_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    NOT_AFTER_S_FIELD_NUMBER: _ClassVar[int]
+    incarnation: str
+    controller_id: str
+    epoch: int
+    not_after_s: float
+    def __init__(self, incarnation: _Optional[str] = ..., controller_id: _Optional[str] = ..., epoch: _Optional[int] = ..., not_after_s: _Optional[float] = ...) -> None: ...
+
+class GpuReport(_message.Message):
+    __slots__ = ("gpu", "index", "floor_mw", "ceiling_mw", "fallback_mw", "limit_mw", "limit_since_s", "grant_mw", "void", "draw_mw", "draw_at_s", "energy_mj", "requested_mw", "health", "problem")
+    GPU_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    FLOOR_MW_FIELD_NUMBER: _ClassVar[int]
+    CEILING_MW_FIELD_NUMBER: _ClassVar[int]
+    FALLBACK_MW_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_MW_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_SINCE_S_FIELD_NUMBER: _ClassVar[int]
+    GRANT_MW_FIELD_NUMBER: _ClassVar[int]
+    VOID_FIELD_NUMBER: _ClassVar[int]
+    DRAW_MW_FIELD_NUMBER: _ClassVar[int]
+    DRAW_AT_S_FIELD_NUMBER: _ClassVar[int]
+    ENERGY_MJ_FIELD_NUMBER: _ClassVar[int]
+    REQUESTED_MW_FIELD_NUMBER: _ClassVar[int]
+    HEALTH_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    gpu: str
+    index: int
+    floor_mw: int
+    ceiling_mw: int
+    fallback_mw: int
+    limit_mw: int
+    limit_since_s: float
+    grant_mw: int
+    void: bool
+    draw_mw: int
+    draw_at_s: float
+    energy_mj: int
+    requested_mw: int
+    health: GpuHealth
+    problem: str
+    def __init__(self, gpu: _Optional[str] = ..., index: _Optional[int] = ..., floor_mw: _Optional[int] = ..., ceiling_mw: _Optional[int] = ..., fallback_mw: _Optional[int] = ..., limit_mw: _Optional[int] = ..., limit_since_s: _Optional[float] = ..., grant_mw: _Optional[int] = ..., void: _Optional[bool] = ..., draw_mw: _Optional[int] = ..., draw_at_s: _Optional[float] = ..., energy_mj: _Optional[int] = ..., requested_mw: _Optional[int] = ..., health: _Optional[_Union[GpuHealth, str]] = ..., problem: _Optional[str] = ...) -> None: ...
+
+class GrantAnswer(_message.Message):
+    __slots__ = ("mark", "gpu", "verdict", "detail")
+    MARK_FIELD_NUMBER: _ClassVar[int]
+    GPU_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    mark: _types_pb2.Mark
+    gpu: str
+    verdict: Verdict
+    detail: str
+    def __init__(self, mark: _Optional[_Union[_types_pb2.Mark, _Mapping]] = ..., gpu: _Optional[str] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., detail: _Optional[str] = ...) -> None: ...
+
+class NodeReport(_message.Message):
+    __slots__ = ("node", "incarnation", "report_seq", "node_time_s", "mark", "lease_left_s", "gpus", "loads", "answers")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    REPORT_SEQ_FIELD_NUMBER: _ClassVar[int]
+    NODE_TIME_S_FIELD_NUMBER: _ClassVar[int]
+    MARK_FIELD_NUMBER: _ClassVar[int]
+    LEASE_LEFT_S_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FIELD_NUMBER: _ClassVar[int]
+    LOADS_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    incarnation: str
+    report_seq: int
+    node_time_s: float
+    mark: _types_pb2.Mark
+    lease_left_s: float
+    gpus: _containers.RepeatedCompositeFieldContainer[GpuReport]
+    loads: _containers.RepeatedCompositeFieldContainer[_types_pb2.PhaseLoad]
+    answers: _containers.RepeatedCompositeFieldContainer[GrantAnswer]
+    def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[str] = ..., report_seq: _Optional[int] = ..., node_time_s: _Optional[float] = ..., mark: _Optional[_Union[_types_pb2.Mark, _Mapping]] = ..., lease_left_s: _Optional[float] = ..., gpus: _Optional[_Iterable[_Union[GpuReport, _Mapping]]] = ..., loads: _Optional[_Iterable[_Union[_types_pb2.PhaseLoad, _Mapping]]] = ..., answers: _Optional[_Iterable[_Union[GrantAnswer, _Mapping]]] = ...) -> None: ...
