@@ -1,0 +1,176 @@
+"""One thread and one bounded queue per GPU: set, read back, compare. Nothing else calls a device.
+
+The queue holds at most one write and one sample. The write goes first: an older sample can wait, a cut cannot.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from rapid.core.errors import DeviceError, DeviceMismatch, LimitRefused
+from rapidd.device.base import Device, LimitReading, PowerReading
+
+
+@dataclass(frozen=True, slots=True)
+class WriteDone:
+    """A write has ended; `reading` is what the device said after it, None if it said nothing.
+
+    No error: the device enforces and remembers at most `asked_mw`; less means that something else holds it lower.
+    With an error the write may have landed or not; only `reading` tells. `at_s` is taken after the read-back, so the
+    reading held at that time or before.
+    """
+
+    gpu: str
+    asked_mw: int
+    reading: LimitReading | None
+    error: DeviceError | LimitRefused | None
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """A reading of limit and power; None for one that failed, `error` says why (the first, if both did).
+
+    `limit_at_s` is taken after the limit was read, `power_at_s` before the power was, less the age of the sensor's
+    figure. Each errs to the side that proves less: a `power_at_s` at or after the `limit_at_s` (or `WriteDone.at_s`) of
+    a read-back means that all of the draw was measured after that limit was seen in force, whatever the calls took.
+    """
+
+    gpu: str
+    limit: LimitReading | None
+    power: PowerReading | None
+    error: DeviceError | None
+    limit_at_s: float
+    power_at_s: float
+
+
+Event = WriteDone | Sampled
+
+_Reading = TypeVar("_Reading", LimitReading, PowerReading)
+
+
+class Worker:
+    """Makes every call to one device on a thread of its own, and delivers one event per piece of work.
+
+    `deliver` runs on that thread (pass one that hands over to the event loop) and must not raise; `clock` is read
+    there. Whatever a device raises comes as an event. Any thread may call any method, and none but `stop` waits.
+    """
+
+    def __init__(self, device: Device, deliver: Callable[[Event], None], clock: Callable[[], float]) -> None:
+        self.gpu = device.info.gpu
+        self._device, self._deliver, self._clock = device, deliver, clock
+        self._changed = threading.Condition()
+        self._write_mw: int | None = None
+        self._write_outstanding = (
+            False  # From submit_write until just before its WriteDone; at most one, as Guard says.
+        )
+        self._sample_wanted = False
+        self._stopping = False
+        self._busy_since_s: float | None = None
+        # A driver call that never returns must not keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name=f"gpu-{device.info.index}", daemon=True)
+
+    @property
+    def busy_since_s(self) -> float | None:
+        """Since when the device has been at one piece of work, None when it is idle. A high age is a hanging driver."""
+        return self._busy_since_s
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit_write(self, limit_mw: int) -> None:
+        """Set limit_mw next. At most one write is outstanding: the guard waits for WriteDone before it asks again."""
+        with self._changed:
+            assert not self._stopping, f"gpu {self.gpu}: write of {limit_mw} mW after stop"
+            assert not self._write_outstanding, f"gpu {self.gpu}: write of {limit_mw} mW while another is outstanding"
+            self._write_mw, self._write_outstanding = limit_mw, True
+            self._changed.notify()
+
+    def submit_sample(self) -> None:
+        """Read limit and power soon; one that waits already is enough."""
+        with self._changed:
+            self._sample_wanted = True
+            self._changed.notify()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Drop what has not begun, wait for what has; False if it did not end in timeout_s, so a driver call hangs.
+
+        A write that matters on the way out is to be awaited first, by its WriteDone.
+        """
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while (work := self._next()) is not None:
+            self._busy_since_s = self._clock()
+            event = work()
+            self._busy_since_s = None
+            if isinstance(event, WriteDone):
+                with self._changed:
+                    self._write_outstanding = False
+            self._deliver(event)
+
+    def _next(self) -> Callable[[], Event] | None:
+        """The next piece of work, waiting for it; None when there will be none."""
+        with self._changed:
+            while True:
+                if self._stopping:
+                    return None
+                if self._write_mw is not None:
+                    limit_mw, self._write_mw = self._write_mw, None
+                    return partial(self._write, limit_mw)
+                if self._sample_wanted:
+                    self._sample_wanted = False
+                    return self._sample
+                self._changed.wait()
+
+    def _write(self, limit_mw: int) -> WriteDone:
+        error: DeviceError | LimitRefused | None = None
+        try:
+            self._device.set_limit(limit_mw)
+        except LimitRefused as refused:
+            error = refused
+        except Exception as failure:
+            error = self._as_device_error(failure)
+        # Read back even after an error: a write that timed out may have landed.
+        reading, read_error = self._try(self._device.read_limit)
+        error = error or read_error or (_mismatch(self.gpu, limit_mw, reading) if reading else None)
+        return WriteDone(self.gpu, limit_mw, reading, error, self._clock())
+
+    def _sample(self) -> Sampled:
+        limit, limit_error = self._try(self._device.read_limit)
+        limit_at_s = self._clock()
+        power_at_s = self._clock()
+        power, power_error = self._try(self._device.read_power)
+        if power is not None:
+            power_at_s -= power.age_s
+        return Sampled(self.gpu, limit, power, limit_error or power_error, limit_at_s, power_at_s)
+
+    def _try(self, read: Callable[[], _Reading]) -> tuple[_Reading | None, DeviceError | None]:
+        try:
+            return read(), None
+        except Exception as failure:
+            return None, self._as_device_error(failure)
+
+    def _as_device_error(self, failure: Exception) -> DeviceError:
+        """Keep a DeviceError; wrap anything else, the backend's own mistake, with the original as its cause."""
+        if isinstance(failure, DeviceError):
+            return failure
+        error = DeviceError(self.gpu, f"unexpected {type(failure).__name__} from the device backend: {failure}")
+        error.__cause__ = failure
+        return error
+
+
+def _mismatch(gpu: str, asked_mw: int, reading: LimitReading) -> DeviceMismatch | None:
+    """An error if the device holds on to more than it was asked for; less is a clamp or a driver's rounding.
+
+    The requested limit counts as well as the enforced one: it comes into force when an outside cap below it goes away.
+    """
+    most_mw = max(reading.enforced_mw, reading.requested_mw or 0)
+    return DeviceMismatch(gpu, asked_mw=asked_mw, read_mw=most_mw) if most_mw > asked_mw else None

@@ -1,0 +1,318 @@
+"""One thread and one bounded queue per GPU: order, bounds, read-back, and that nothing a device does is lost."""
+
+import queue
+import threading
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+
+from rapid.core.errors import DeviceDenied, DeviceError, DeviceLost, DeviceMismatch, LimitRefused
+from rapidd.device.base import DeviceInfo, LimitReading, PowerReading
+from rapidd.worker import Event, Sampled, Worker, WriteDone
+
+TIMEOUT_S = 10.0  # No test waits this long unless it fails.
+
+
+class ScriptedDevice:
+    """A device whose driver does as told; obeys `Device`. Every call takes a second of the test's clock."""
+
+    def __init__(self) -> None:
+        self.info = DeviceInfo("GPU-a", 0, "scripted", "1", floor_mw=100_000, ceiling_mw=700_000)
+        self.now_s = 0.0
+        self.calls: list[str] = []
+        self.requested_mw = 700_000
+        self.cap_mw = 700_000
+        self.step_mw = 1
+        self.sticks = False
+        self.power = PowerReading(300_000, 1)
+        self.raises: dict[str, Exception] = {}
+        self.entered, self.may_go = threading.Event(), threading.Event()
+        self.may_go.set()
+
+    def clock(self) -> float:
+        return self.now_s
+
+    def set_limit(self, limit_mw: int) -> None:
+        self._call(f"set {limit_mw // 1000}", "set_limit")
+        self.info.check_range(limit_mw)
+        if not self.sticks:
+            self.requested_mw = limit_mw - limit_mw % self.step_mw
+
+    def read_limit(self) -> LimitReading:
+        self._call("limit", "read_limit")
+        return LimitReading(self.requested_mw, min(self.requested_mw, self.cap_mw))
+
+    def read_power(self) -> PowerReading:
+        self._call("power", "read_power")
+        return self.power
+
+    def _call(self, word: str, verb: str) -> None:
+        self.calls.append(word)
+        self.entered.set()
+        assert self.may_go.wait(TIMEOUT_S)
+        self.now_s += 1.0
+        if verb in self.raises:
+            raise self.raises[verb]
+
+
+class Rig:
+    """A worker on a scripted device, its events in a queue."""
+
+    def __init__(self) -> None:
+        self.device = ScriptedDevice()
+        self.events: queue.Queue[Event] = queue.Queue()
+        self.worker = Worker(self.device, self.events.put, self.device.clock)
+
+    def event(self) -> Event:
+        return self.events.get(timeout=TIMEOUT_S)
+
+    def write(self, limit_mw: int) -> WriteDone:
+        self.worker.submit_write(limit_mw)
+        event = self.event()
+        assert isinstance(event, WriteDone)
+        return event
+
+    def sample(self) -> Sampled:
+        self.worker.submit_sample()
+        event = self.event()
+        assert isinstance(event, Sampled)
+        return event
+
+    def hold(self) -> None:
+        """Let the next call of the device begin and not end, and wait until a sample is there."""
+        self.device.may_go.clear()
+        self.device.entered.clear()
+        self.worker.submit_sample()
+        assert self.device.entered.wait(TIMEOUT_S)
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    rig = Rig()
+    rig.worker.start()
+    yield rig
+    rig.device.may_go.set()
+    assert rig.worker.stop(TIMEOUT_S)
+
+
+def test_a_write_is_read_back_at_once(rig: Rig) -> None:
+    done = rig.write(500_000)
+    assert done == WriteDone("GPU-a", 500_000, LimitReading(500_000, 500_000), None, at_s=2.0)
+    assert rig.device.calls == ["set 500", "limit"]
+
+
+def test_rounding_down_is_no_error_and_the_reading_tells_it(rig: Rig) -> None:
+    rig.device.step_mw = 1_000
+    done = rig.write(412_345)
+    assert (done.error, done.reading) == (None, LimitReading(412_000, 412_000))
+
+
+def test_a_clamp_from_outside_is_no_error_and_the_reading_tells_it(rig: Rig) -> None:
+    rig.device.cap_mw = 350_000
+    done = rig.write(500_000)
+    assert (done.error, done.reading) == (None, LimitReading(500_000, 350_000))
+
+
+def test_a_cut_that_does_not_stick_is_a_mismatch_with_its_reading(rig: Rig) -> None:
+    rig.device.sticks = True
+    done = rig.write(400_000)
+    assert isinstance(done.error, DeviceMismatch)
+    assert str(done.error) == "gpu GPU-a: limit set to 400 W but the device reads back 700 W"
+    assert done.reading == LimitReading(700_000, 700_000)
+
+
+def test_a_cut_that_only_an_outside_cap_keeps_is_a_mismatch(rig: Rig) -> None:
+    # Enforced is below what was asked, but would jump to 700 W the moment the outside cap goes away.
+    rig.device.sticks, rig.device.cap_mw = True, 350_000
+    done = rig.write(400_000)
+    assert isinstance(done.error, DeviceMismatch)
+    assert done.reading == LimitReading(700_000, 350_000)
+
+
+def test_one_milliwatt_above_is_already_a_mismatch(rig: Rig) -> None:
+    rig.device.sticks, rig.device.requested_mw = True, 400_001
+    assert isinstance(rig.write(400_000).error, DeviceMismatch)
+
+
+def test_a_refused_limit_is_an_event_with_the_bound_in_its_message(rig: Rig) -> None:
+    done = rig.write(90_000)
+    assert isinstance(done.error, LimitRefused)
+    assert str(done.error) == "gpu GPU-a: limit 90 W refused, device floor is 100 W"
+    assert done.reading == LimitReading(700_000, 700_000)
+
+
+def test_after_a_failed_set_the_limit_in_force_is_still_read(rig: Rig) -> None:
+    denied = DeviceDenied("GPU-a", "no")
+    rig.device.raises = {"set_limit": denied}
+    done = rig.write(400_000)
+    assert done.error is denied
+    assert done.reading == LimitReading(700_000, 700_000)
+
+
+def test_a_failed_read_back_leaves_a_write_unproven(rig: Rig) -> None:
+    lost = DeviceLost("GPU-a", "gone")
+    rig.device.raises = {"read_limit": lost}
+    done = rig.write(400_000)
+    assert (done.error, done.reading) == (lost, None)
+
+
+def test_a_lost_gpu_comes_as_events_and_the_worker_goes_on(rig: Rig) -> None:
+    lost = DeviceLost("GPU-a", "gone")
+    rig.device.raises = dict.fromkeys(("set_limit", "read_limit", "read_power"), lost)
+    assert rig.write(400_000).error is lost
+    sample = rig.sample()
+    assert (sample.error, sample.limit, sample.power) == (lost, None, None)
+    rig.device.raises = {}
+    assert rig.sample().error is None
+
+
+@pytest.mark.parametrize("verb", ["set_limit", "read_limit"])
+def test_a_backends_own_mistake_is_an_event_that_keeps_its_cause(rig: Rig, verb: str) -> None:
+    cause = ZeroDivisionError("oops")
+    rig.device.raises = {verb: cause}
+    error = rig.write(400_000).error
+    assert type(error) is DeviceError
+    assert str(error) == "gpu GPU-a: unexpected ZeroDivisionError from the device backend: oops"
+    assert error.__cause__ is cause
+    rig.device.raises = {}
+    assert rig.write(400_000).error is None
+
+
+def test_a_sample_keeps_what_could_be_read(rig: Rig) -> None:
+    broken = DeviceError("GPU-a", "sensor broken")
+    rig.device.raises = {"read_power": broken}
+    sample = rig.sample()
+    assert (sample.limit, sample.power, sample.error) == (LimitReading(700_000, 700_000), None, broken)
+
+
+def test_the_times_of_a_sample_prove_that_the_draw_came_after_the_limit(rig: Rig) -> None:
+    # The limit is read in the second before 1.0, the power in the second after.
+    sample = rig.sample()
+    assert (sample.limit_at_s, sample.power_at_s) == (1.0, 1.0)
+
+
+def test_an_averaged_draw_does_not_pass_for_one_measured_after_the_limit(rig: Rig) -> None:
+    rig.device.power = PowerReading(300_000, 1, age_s=0.25)
+    sample = rig.sample()
+    assert sample.power_at_s == 0.75 < sample.limit_at_s
+
+
+def test_a_write_goes_before_a_waiting_sample(rig: Rig) -> None:
+    rig.hold()
+    rig.worker.submit_sample()
+    rig.worker.submit_write(500_000)
+    rig.device.may_go.set()
+    kinds = [type(rig.event()) for _ in range(3)]
+    assert kinds == [Sampled, WriteDone, Sampled]
+
+
+def test_samples_that_wait_are_one_sample(rig: Rig) -> None:
+    rig.hold()
+    for _ in range(1000):
+        rig.worker.submit_sample()
+    rig.device.may_go.set()
+    assert [type(rig.event()) for _ in range(2)] == [Sampled, Sampled]
+    rig.write(500_000)  # Any sample left over would have come before this one's end or would be seen below.
+    assert rig.events.empty()
+    assert rig.device.calls == ["limit", "power", "limit", "power", "set 500", "limit"]
+
+
+def test_a_second_write_while_one_is_outstanding_is_our_own_mistake(rig: Rig) -> None:
+    rig.hold()
+    rig.worker.submit_write(500_000)
+    with pytest.raises(AssertionError, match="gpu GPU-a: write of 400000 mW while another is outstanding"):
+        rig.worker.submit_write(400_000)
+    rig.device.may_go.set()
+    assert isinstance(rig.event(), Sampled)
+    assert isinstance(rig.event(), WriteDone)
+    assert rig.write(400_000).error is None
+
+
+def test_the_next_write_may_be_submitted_from_within_deliver() -> None:
+    device = ScriptedDevice()
+    limits, done = iter((500_000, 400_000, 300_000)), threading.Event()
+
+    def deliver(event: Event) -> None:
+        limit_mw = next(limits, None)
+        done.set() if limit_mw is None else worker.submit_write(limit_mw)
+
+    worker = Worker(device, deliver, device.clock)
+    worker.start()
+    worker.submit_write(600_000)
+    assert done.wait(TIMEOUT_S)
+    assert worker.stop(TIMEOUT_S)
+    assert device.calls[::2] == ["set 600", "set 500", "set 400", "set 300"]
+
+
+def test_a_hanging_call_shows_since_when(rig: Rig) -> None:
+    assert rig.worker.busy_since_s is None
+    rig.device.now_s = 41.0
+    rig.hold()
+    assert rig.worker.busy_since_s == 41.0
+    rig.device.may_go.set()
+    rig.event()
+    assert rig.worker.busy_since_s is None
+
+
+def test_stop_is_bounded_when_a_call_hangs_and_drops_what_has_not_begun(rig: Rig) -> None:
+    rig.hold()
+    rig.worker.submit_write(500_000)
+    assert rig.worker.stop(timeout_s=0.01) is False
+    rig.device.may_go.set()
+    assert rig.worker.stop(TIMEOUT_S) is True
+    assert isinstance(rig.event(), Sampled)
+    assert rig.events.empty()
+    assert rig.device.calls == ["limit", "power"]
+
+
+def test_a_write_after_stop_is_our_own_mistake(rig: Rig) -> None:
+    assert rig.worker.stop(TIMEOUT_S)
+    with pytest.raises(AssertionError, match="gpu GPU-a: write of 400000 mW after stop"):
+        rig.worker.submit_write(400_000)
+
+
+def test_a_worker_that_was_never_started_stops() -> None:
+    device = ScriptedDevice()
+    assert Worker(device, queue.Queue[Event]().put, device.clock).stop(TIMEOUT_S)
+
+
+def test_workers_of_several_gpus_do_not_wait_for_each_other() -> None:
+    rigs = [Rig(), Rig()]
+    for rig in rigs:
+        rig.worker.start()
+    rigs[0].hold()
+    assert rigs[1].write(500_000).error is None
+    rigs[0].device.may_go.set()
+    assert all(rig.worker.stop(TIMEOUT_S) for rig in rigs)
+
+
+def test_submitting_never_waits_for_the_device(rig: Rig) -> None:
+    rig.hold()
+    finished = threading.Event()
+
+    def submit() -> None:
+        rig.worker.submit_write(500_000)
+        for _ in range(100):
+            rig.worker.submit_sample()
+        finished.set()
+
+    threading.Thread(target=submit).start()
+    assert finished.wait(TIMEOUT_S)
+
+
+def test_the_clock_is_asked_after_the_limit_and_before_the_power() -> None:
+    # A clock that counts its own readings shows their order among the device's calls.
+    device, events = ScriptedDevice(), queue.Queue[Event]()
+    ticks = count()
+
+    def clock() -> float:
+        device.calls.append("clock")
+        return float(next(ticks))
+
+    worker = Worker(device, events.put, clock)
+    worker.start()
+    worker.submit_sample()
+    events.get(timeout=TIMEOUT_S)
+    assert worker.stop(TIMEOUT_S)
+    assert device.calls == ["clock", "limit", "clock", "clock", "power"]
