@@ -316,7 +316,7 @@ class Targets:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One thing the controller decided: by whom (a policy, an operator, the guard of the budget), why, and what changed.
+    """One thing the controller decided: by whom (a policy, an operator, or "budget"), why, and what changed.
 
     `changes` is (GPU or instance, before, after) in words a person reads. wall_s is seconds since 1970.
     """

@@ -74,7 +74,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to the operator request with this id. `error` is empty when done; `kind` is the RapidError class name."""
+    """The answer to the operator request with this id. `error` is empty when done; `kind` names a RapidError class."""
 
     request: str
     text: str
@@ -89,14 +89,4 @@ class StepDown:
     reason: str
 
 
-Command = (
-    SendGrants
-    | SendRenewal
-    | OrderRole
-    | CancelRole
-    | RefuseEngine
-    | Announce
-    | Notice
-    | Answer
-    | StepDown
-)
+Command = SendGrants | SendRenewal | OrderRole | CancelRole | RefuseEngine | Announce | Notice | Answer | StepDown

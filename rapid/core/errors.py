@@ -1,22 +1,22 @@
 """Every error that RAPID raises on purpose, one class per thing a caller can do about it.
 
-    RapidError                     the world's fault; str(error) is one line for a person
-    |-- ConfigInvalid              fix the configuration (names the key)
-    |-- UsageError                 fix the command line
-    |-- Refused                    the request is understood and not granted; ask for something else
-    |   |-- LimitRefused           outside the device's floor..ceiling
-    |   |-- BudgetRefused          a budget that floors, or a bound, do not allow
-    |   |-- RoleRefused            a role change that may not start
-    |   |-- EngineRefused          an engine that may not attach as it says it is
-    |   |-- NotFound               no such domain, node, GPU, instance or decision
-    |   `-- Stale                  an older epoch or seq, another incarnation, or past its time
-    |-- DeviceError                give up on this device for now, report it
-    |   |-- DeviceDenied           ask for rights (CAP_SYS_ADMIN)
-    |   |-- DeviceLost             the GPU has fallen off the bus, or the driver is gone
-    |   `-- DeviceMismatch         the device read back another limit than was set
-    |-- JournalCorrupt             keep the file, start fresh safely
-    |-- TraceInvalid               fix the trace (names file and line)
-    `-- Unreachable                retry later; nobody listens, or the peer did not answer in time
+RapidError                     the world's fault; str(error) is one line for a person
+|-- ConfigInvalid              fix the configuration (names the key)
+|-- UsageError                 fix the command line
+|-- Refused                    the request is understood and not granted; ask for something else
+|   |-- LimitRefused           outside the device's floor..ceiling
+|   |-- BudgetRefused          a budget that floors, or a bound, do not allow
+|   |-- RoleRefused            a role change that may not start
+|   |-- EngineRefused          an engine that may not attach as it says it is
+|   |-- NotFound               no such domain, node, GPU, instance or decision
+|   `-- Stale                  an older epoch or seq, another incarnation, or past its time
+|-- DeviceError                give up on this device for now, report it
+|   |-- DeviceDenied           ask for rights (CAP_SYS_ADMIN)
+|   |-- DeviceLost             the GPU has fallen off the bus, or the driver is gone
+|   `-- DeviceMismatch         the device read back another limit than was set
+|-- JournalCorrupt             keep the file, start fresh safely
+|-- TraceInvalid               fix the trace (names file and line)
+`-- Unreachable                retry later; nobody listens, or the peer did not answer in time
 """
 
 

@@ -23,7 +23,7 @@ class ControlSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A life of the controller begins. `snapshot` is None without a journal: then every GPU is booked at its ceiling."""
+    """A life of the controller begins. Without a snapshot (no journal) every GPU is booked at its ceiling."""
 
     at_s: float
     wall_s: float

@@ -37,7 +37,7 @@ class Settings:
 
     domains: tuple[Domain, ...]
     nodes: tuple[NodeSpec, ...]
-    slo: SloTargets = SloTargets()
+    slo: SloTargets = field(default_factory=SloTargets)
     policy: str = "rapid"
     policy_settings: Mapping[str, float] = field(default_factory=dict)
     tick_s: float = 0.5
@@ -49,7 +49,7 @@ class Settings:
     quantile: float = 0.9
     drain_s: float = 30.0
     switch_timeout_s: float = 30.0
-    ledger: LedgerSettings = LedgerSettings()
+    ledger: LedgerSettings = field(default_factory=LedgerSettings)
 
     def check(self) -> None:
         """Raise ConfigInvalid, naming the key, for a setting that cannot be kept."""
@@ -69,7 +69,8 @@ def chains_of(domains: tuple[Domain, ...]) -> dict[str, tuple[str, ...]]:
             if parent not in parents:
                 raise ConfigInvalid(f"domain.{chain[-1]}.parent", f"no domain named {parent!r}")
             if parent in chain:
-                raise ConfigInvalid(f"domain.{parent}.parent", f"domains form a circle: {' -> '.join([*chain, parent])}")
+                circle = " -> ".join([*chain, parent])
+                raise ConfigInvalid(f"domain.{parent}.parent", f"domains form a circle: {circle}")
             chain.append(parent)
         chains[name] = tuple(chain)
     return chains
@@ -77,8 +78,9 @@ def chains_of(domains: tuple[Domain, ...]) -> dict[str, tuple[str, ...]]:
 
 def _check_timing(settings: Settings) -> None:
     for key in ("tick_s", "lease_s", "rpc_timeout_s", "silent_after_s", "window_s", "drain_s", "switch_timeout_s"):
-        if not getattr(settings, key) > 0:
-            raise ConfigInvalid(f"control.{key.removesuffix('_s')}", f"must be above 0 s, is {getattr(settings, key)} s")
+        value_s = getattr(settings, key)
+        if not value_s > 0:
+            raise ConfigInvalid(f"control.{key.removesuffix('_s')}", f"must be above 0 s, is {value_s:g} s")
     if not 0 < settings.quantile < 1:
         raise ConfigInvalid("control.quantile", f"must lie between 0 and 1, is {settings.quantile}")
     least_s = settings.tick_s + 2 * settings.rpc_timeout_s + settings.margin_s

@@ -71,7 +71,7 @@ class InstanceStatus:
 
 @dataclass(frozen=True, slots=True)
 class SloStatus:
-    """SLO attainment: shares are of the requests finished since start (None: none finished); quantiles of the window."""
+    """SLO attainment: shares of the requests finished since start (None: none), and quantiles over the window."""
 
     targets: SloTargets
     ttft_attainment: float | None
