@@ -60,7 +60,8 @@ class Gpu(ctypes.Structure):
 
     @property
     def enforced_mw(self) -> int:
-        return min(self.requested_mw, self.cap_mw or self.requested_mw)
+        requested_mw, cap_mw = int(self.requested_mw), int(self.cap_mw)
+        return min(requested_mw, cap_mw or requested_mw)
 
 
 class _State(ctypes.Structure):

@@ -246,13 +246,14 @@ def test_the_next_write_may_be_submitted_from_within_deliver() -> None:
 
 
 def test_a_hanging_call_shows_since_when(rig: Rig) -> None:
-    assert rig.worker.busy_since_s is None
+    ages = [rig.worker.busy_since_s]
     rig.device.now_s = 41.0
     rig.hold()
-    assert rig.worker.busy_since_s == 41.0
+    ages.append(rig.worker.busy_since_s)
     rig.device.may_go.set()
     rig.event()
-    assert rig.worker.busy_since_s is None
+    ages.append(rig.worker.busy_since_s)
+    assert ages == [None, 41.0, None]
 
 
 def test_stop_is_bounded_when_a_call_hangs_and_drops_what_has_not_begun(rig: Rig) -> None:
