@@ -1,0 +1,83 @@
+"""Who may import whom and what is banned where: architecture.md section 2 and style.md, as tables."""
+
+import re
+from dataclasses import dataclass
+
+FUNCTION_LINES = 60
+FILE_LINES = 400
+PACKAGES = ("rapid", "rapidd", "rapidctl")
+FOLDERS = (*PACKAGES, "tests", "bench", "scripts")
+GENERATED = "rapid/v1/"
+WAITS = "tests/wait.py"
+
+ERRORS = "rapid.core.errors"
+NOUNS = ("rapid.core.cluster", ERRORS)
+SHAPES = (*NOUNS, "rapid.core.settings", "rapid.core.status")
+SHELL = ("rapid.v1", "rapid.wire", "rapid.clock", "rapid.log", "rapid.tls")
+DAEMON = (*SHELL, "rapid.config", "rapid.notify")
+SERVER = ("google", "grpc", "grpc_health", "grpc_reflection", "grpc_status", "prometheus_client", "structlog")
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """What the modules below `name` may import, besides the standard library, themselves and the bare `rapid`."""
+
+    name: str
+    ours: tuple[str, ...] = ()
+    theirs: tuple[str, ...] = ()
+
+
+# The longest name that fits a module decides; a module that no line foresees may import nothing of ours.
+AREAS = (
+    Area("rapid"),
+    Area("rapid.core"),
+    Area("rapid.wire", (*SHAPES, "rapid.core.events", "rapid.core.commands", "rapid.v1"), ("grpc", "google")),
+    Area("rapid.sim", ("rapid.core",), ("numpy",)),
+    Area("rapid.simgpu", NOUNS),
+    Area("rapid.config", SHAPES, ("msgspec",)),
+    Area("rapid.tls", (ERRORS,), ("grpc",)),
+    Area("rapid.log", (ERRORS,), ("structlog",)),
+    Area("rapid.notify", (ERRORS,)),
+    Area("rapid.clock", (ERRORS,)),
+    Area("rapidd", (*NOUNS, "rapid.core.guard", *DAEMON), (*SERVER, "click", "msgspec", "psutil")),
+    Area("rapidd.device", NOUNS, ("pynvml", "amdsmi")),
+    Area("rapidd.device.sim", (*NOUNS, "rapid.simgpu", "rapidd.device")),
+    Area("rapidctl", (ERRORS, "rapidctl.commands", "rapidctl.output"), ("click",)),
+    Area("rapidctl.output", SHAPES, ("click", "msgspec", "rich")),
+    Area("rapidctl.client", (*SHAPES, "rapid.v1", "rapid.wire", "rapid.config", "rapid.tls"), ("google", "grpc")),
+    Area(
+        "rapidctl.commands",
+        (*SHAPES, "rapid.v1", "rapid.wire", "rapid.config", "rapid.tls", "rapidctl.client", "rapidctl.output"),
+        ("click", "grpc", "rich"),
+    ),
+    Area("rapidctl.commands.demo", (*SHAPES, "rapid.sim", "rapidctl.demo", "rapidctl.output"), ("click",)),
+    Area("rapidctl.commands.sim_engine", (*SHAPES, "rapid.sim", "rapidctl.demo", "rapidctl.output"), ("click",)),
+    Area(
+        "rapidctl.demo",
+        (*SHAPES, *DAEMON, "rapid.core.slo", "rapid.sim", "rapid.simgpu", "rapidctl.client", "rapidctl.output"),
+        ("click", "google", "grpc", "matplotlib", "msgspec", "numpy", "psutil", "rich", "structlog"),
+    ),
+    Area("rapidctl.controller", ("rapid.core", *DAEMON), (*SERVER, "click", "msgspec")),
+    Area("rapidctl.engines", (*NOUNS, *SHELL), ("grpc", "structlog")),
+)
+
+# Core may compute and no more: no clock, dice, files, sockets, tasks or logs can come from these.
+CORE_STDLIB = {
+    *("__future__", "abc", "bisect", "collections", "dataclasses", "enum", "functools", "heapq", "itertools", "math"),
+    *("operator", "statistics", "typing"),
+}
+# The simulator may also parse what it is given, but neither wait, look at the clock, nor reach outside.
+SIM_BANNED = {
+    *("asyncio", "concurrent", "http", "logging", "multiprocessing", "os", "secrets", "select", "selectors", "shutil"),
+    *("signal", "socket", "ssl", "subprocess", "tempfile", "threading", "time", "urllib", "uuid"),
+}
+PURE_BANNED_CALLS = {"print", "open", "input", "exec", "eval", "breakpoint", "__import__"}
+CLOCK_CALLS = {
+    *("time.time", "datetime.datetime.now", "datetime.datetime.utcnow", "datetime.datetime.today"),
+    "datetime.date.today",
+}
+# With an argument these make dice that can be handed on; all else in the two modules rolls a die nobody seeded.
+SEEDED_DICE = {"random.Random", "numpy.random.default_rng", "numpy.random.Generator", "numpy.random.SeedSequence"}
+DICE = ("random", "numpy.random")
+DEVICE_LIBRARIES = {"pynvml": "rapidd/device/nvml.py", "amdsmi": "rapidd/device/amdsmi.py"}
+UNFINISHED = re.compile(r"\b(TOD[O]|FIXM[E]|HAC[K])\b")
