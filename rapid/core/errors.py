@@ -38,6 +38,14 @@ class ConfigInvalid(RapidError):
         self.key = key
 
 
+class ConfigUnreadable(ConfigInvalid):
+    """A configuration file that cannot be read at all; `key` is empty."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        RapidError.__init__(self, f"config file {path}: {problem}")
+        self.key = ""
+
+
 class UsageError(RapidError):
     """A command line that makes no sense."""
 
@@ -108,6 +116,19 @@ class JournalCorrupt(RapidError):
 
 class TraceInvalid(RapidError):
     """A request trace with a bad line; the message names the file and the line."""
+
+
+class WireInvalid(RapidError):
+    """A message that breaks the protocol; `field` is the path to the field from the message's root."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"message field {field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+    def below(self, parent: str) -> "WireInvalid":
+        """The same error as the message sees it that holds this one as its field `parent`."""
+        return WireInvalid(f"{parent}.{self.field}" if self.field else parent, self.problem)
 
 
 class Unreachable(RapidError):
