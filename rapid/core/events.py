@@ -5,8 +5,8 @@ Operator events carry a `request` id; exactly one commands.Answer with that id f
 
 from dataclasses import dataclass
 
+from rapid.core.books import LedgerSnapshot
 from rapid.core.cluster import EngineHello, NodeReport, PhaseLoad, Role, RoleProgress
-from rapid.core.ledger import LedgerSnapshot
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,179 @@
+"""The ledger's books: one booking per GPU, one page per node, and how a report changes them.
+
+The rule of the grant protocol is written here once, in `Booking.held_mw` and `Booking.confirm`: a raise counts when it
+is sent, a cut when it is confirmed.
+"""
+
+from dataclasses import dataclass, field
+
+from rapid.core.cluster import GpuHealth, GpuReport, Mark, NodeReport, NodeSpec
+from rapid.core.errors import watts
+from rapid.core.settings import LedgerSettings
+
+MAX_RETIRED = 64  # incarnations of one node remembered as over
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A grant that was sent and that no report has covered yet."""
+
+    mark: Mark
+    limit_mw: int
+
+
+@dataclass(frozen=True, slots=True)
+class BookedGpu:
+    """One GPU in a snapshot."""
+
+    node: str
+    report: GpuReport
+    confirmed_mw: int
+    sent: tuple[Sent, ...]
+    managed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BookedNode:
+    """One node in a snapshot."""
+
+    node: str
+    incarnation: str
+    retired: tuple[str, ...]
+    report_seq: int
+    node_time_s: float
+    mark: Mark
+    released: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSnapshot:
+    """All that a later life needs to go on without booking a watt too little."""
+
+    mark: Mark
+    nodes: tuple[BookedNode, ...]
+    gpus: tuple[BookedGpu, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something the ledger saw in a report. `deposed`: another controller has a higher epoch."""
+
+    level: str
+    about: str
+    text: str
+    deposed: bool = False
+
+
+@dataclass(slots=True)
+class Booking:
+    """One GPU. Invariant: held_mw is never below any limit that may be in force on the device."""
+
+    node: str
+    report: GpuReport
+    confirmed_mw: int
+    sent: list[Sent] = field(default_factory=list)
+    managed: bool = True
+    present: bool = True
+    strikes: int = 0
+    amends: int = 0
+    asked_mw: int | None = None  # the limit last sent in this life, and when
+    sent_at_s: float = 0.0
+    problem: str = ""
+
+    @property
+    def held_mw(self) -> int:
+        """The most this GPU may be drawing: a raise counts when sent, a cut when confirmed."""
+        held_mw = max(self.confirmed_mw, max((sent.limit_mw for sent in self.sent), default=0))
+        return held_mw if self.managed else max(held_mw, self.report.ceiling_mw)
+
+    @property
+    def granted_mw(self) -> int | None:
+        """The limit last granted, on its way or in force (None: none, or given up)."""
+        if self.sent:
+            return self.sent[-1].limit_mw
+        return None if self.report.void else self.report.grant_mw
+
+    def confirm(self, report: GpuReport, mark: Mark, node_time_s: float, settings: LedgerSettings) -> None:
+        """Take a report that covers every order up to `mark`. A grant that is not void counts even when the node
+        enforces less for a while; it may come back up by itself."""
+        covered = [sent.limit_mw for sent in self.sent if sent.mark <= mark]
+        self.sent = [sent for sent in self.sent if sent.mark > mark]
+        before_mw = max([self.confirmed_mw, *covered])
+        now_mw = report.limit_mw if report.void else max(report.limit_mw, report.grant_mw)
+        if now_mw >= before_mw or _has_settled(report, now_mw, node_time_s, settings):
+            self.confirmed_mw = now_mw
+        else:
+            self.confirmed_mw = before_mw
+        self.report = report
+
+
+@dataclass(slots=True)
+class NodeBook:
+    """One node. `adopted` says that it has reported in this controller's epoch."""
+
+    spec: NodeSpec
+    chain: tuple[str, ...]
+    gpus: list[str] = field(default_factory=list)
+    incarnation: str = ""
+    retired: list[str] = field(default_factory=list)
+    report_seq: int = 0
+    node_time_s: float = 0.0
+    mark: Mark = field(default_factory=Mark)
+    heard_s: float | None = None
+    adopted: bool = False
+    released: bool = False
+    problem: str = ""
+
+    @property
+    def unseen_mw(self) -> int:
+        """What is booked for GPUs that the configuration names and no report has shown."""
+        return 0 if self.released else max(0, self.spec.gpus - len(self.gpus)) * self.spec.ceiling_mw
+
+
+def why_stale(node: NodeBook, report: NodeReport) -> Finding | None:
+    """Why a report must be ignored (an empty text: not worth a word); None when it must be heard."""
+    if report.incarnation in node.retired:
+        return Finding("info", report.node, "")
+    if report.incarnation != node.incarnation:
+        return None
+    if report.report_seq <= node.report_seq:
+        return Finding("info", report.node, "")
+    if report.node_time_s < node.node_time_s:
+        text = f"its clock went back from {node.node_time_s:.3f} s to {report.node_time_s:.3f} s in one life"
+        return Finding("error", report.node, f"{text}; its reports are ignored until rapidd restarts")
+    if report.mark < node.mark:
+        text = f"its order number went back from {node.mark} to {report.mark} in one life"
+        return Finding("error", report.node, f"{text}; its reports are ignored until rapidd restarts")
+    return None
+
+
+def _has_settled(report: GpuReport, limit_mw: int, node_time_s: float, settings: LedgerSettings) -> bool:
+    """The draw has come down: a sample taken after the limit was read back lies at or below it, or, once the settle
+    time has passed, within the error of the sensor. Without a sensor the settle time alone decides."""
+    waited = node_time_s - report.limit_since_s >= settings.settle_s
+    if report.draw_mw is None:
+        return waited
+    if report.draw_at_s < report.limit_since_s:
+        return False
+    return report.draw_mw <= limit_mw or (waited and report.draw_mw <= limit_mw * (1 + settings.draw_tolerance))
+
+
+def judge(booking: Booking, gpu: GpuReport, settings: LedgerSettings) -> list[Finding]:
+    """Count the reports in a row in which a GPU does not obey, and those in which it does."""
+    long_ago = gpu.draw_at_s - gpu.limit_since_s >= settings.settle_s
+    problem = "" if gpu.health is GpuHealth.OK else gpu.problem or gpu.health.value
+    if not problem and long_ago and (gpu.draw_mw or 0) > gpu.limit_mw * (1 + settings.draw_tolerance):
+        problem = f"draws {watts(gpu.draw_mw or 0)}, above its limit of {watts(gpu.limit_mw)}"
+    if problem:
+        booking.strikes, booking.amends, booking.problem = booking.strikes + 1, min(booking.amends, 0), problem
+        if booking.managed and booking.strikes >= settings.strikes:
+            booking.managed = False
+            return [Finding("error", gpu.gpu, f"unmanaged, booked at its ceiling {watts(gpu.ceiling_mw)}: {problem}")]
+        return []
+    booking.strikes, booking.amends = 0, booking.amends + 1
+    if booking.managed:
+        booking.problem = ""
+    elif booking.amends >= settings.amends:
+        booking.managed, booking.problem = True, ""
+        return [Finding("info", gpu.gpu, "obeys again and is managed again")]
+    return []
