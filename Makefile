@@ -82,7 +82,7 @@ $(DEV_STAMP):
 define install
 	@test -n "$(PYTHON)" || { echo 'no Python 3.11 or newer with venv found: install one (Debian: python3-venv) or say make PYTHON=...' >&2; exit 1; }
 	@echo 'setting up .venv from $(1) ...'
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@$(PIP_INSTALL) --require-hashes -r $(1)
 	@$(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	@rm -f .venv/.stamp-*
