@@ -1,0 +1,12 @@
+"""The simulated world: pure and seeded. It takes the time and the dice as arguments and never looks at a clock.
+
+curves, profile     what a GPU and an engine can do: times, draws, speeds under a limit
+power               the limit in effect after a change, and the exact energy under it
+requests            the frozen nouns that move between instances
+prefill, decode     the two phases at token level; instance: one engine with a role, queues, counters
+router              which instance serves which request
+cluster, summary    a discrete-event run of many instances, and what came of it
+loader, workload    request traces
+rate                choose the load by a rule
+checkers            judges that stand outside of everything they judge
+"""

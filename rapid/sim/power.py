@@ -1,0 +1,145 @@
+"""The limit in effect after a change, and the energy drawn under it, in closed form.
+
+A device polls for a new limit and then regulates towards it: nothing happens for a delay, then the limit in effect
+moves to the new one by a first-order lag. After five time constants (1 % of the step left) it has landed (assumed).
+"""
+
+from dataclasses import dataclass
+from math import exp, inf, log
+
+# After so many time constants the regulator holds the limit exactly (assumed; e^-5 is 0.7 % of the step).
+LANDED_AFTER_TAUS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How slowly a device follows a new limit."""
+
+    delay_s: float
+    tau_down_s: float
+    tau_up_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LimitCurve:
+    """The limit in effect as a function of time, through at most one change that is still to take hold.
+
+    From start_s on it moves from start_mw to target_mw; at next_s (infinite: no change waits) it turns to next_mw. It
+    is good from the last change on, not before.
+    """
+
+    start_mw: float
+    start_s: float
+    target_mw: int
+    next_s: float
+    next_mw: int
+    lag: Lag
+
+    @classmethod
+    def constant(cls, limit_mw: int, lag: Lag) -> "LimitCurve":
+        """A limit that has been in effect for ever."""
+        return cls(start_mw=limit_mw, start_s=-inf, target_mw=limit_mw, next_s=inf, next_mw=limit_mw, lag=lag)
+
+    def changed(self, limit_mw: int, at_s: float) -> "LimitCurve":
+        """The curve after a new limit has been set at at_s.
+
+        A change that comes while another still waits is picked up by the same poll of the device: it replaces it.
+        """
+        curve = self._turned() if at_s >= self.next_s else self
+        next_s = curve.next_s if curve.next_s < inf else at_s + self.lag.delay_s
+        return LimitCurve(curve.start_mw, curve.start_s, curve.target_mw, next_s, limit_mw, self.lag)
+
+    def at(self, time_s: float) -> float:
+        """The limit in effect, in mW."""
+        if time_s >= self.next_s:
+            return self._turned().at(time_s)
+        if time_s <= self.start_s:
+            return self.start_mw
+        age_s = time_s - self.start_s
+        tau_s = self._tau_s()
+        if age_s >= LANDED_AFTER_TAUS * tau_s:
+            return self.target_mw
+        return self.target_mw + (self.start_mw - self.target_mw) * exp(-age_s / tau_s)
+
+    @property
+    def settled_s(self) -> float:
+        """From here on the limit in effect is constant."""
+        if self.next_s < inf:
+            return self._turned().settled_s
+        return -inf if self.start_mw == self.target_mw else self.start_s + LANDED_AFTER_TAUS * self._tau_s()
+
+    def energy_mj(self, natural_mw: float, from_s: float, until_s: float) -> float:
+        """The exact integral of min(limit in effect, natural draw) over the interval, in mJ."""
+        if until_s <= from_s:
+            return 0.0
+        if from_s >= self.next_s:
+            return self._turned().energy_mj(natural_mw, from_s, until_s)
+        if until_s > self.next_s:
+            return self._piece_mj(natural_mw, from_s, self.next_s) + self._turned().energy_mj(
+                natural_mw, self.next_s, until_s
+            )
+        return self._piece_mj(natural_mw, from_s, until_s)
+
+    def _piece_mj(self, natural_mw: float, from_s: float, until_s: float) -> float:
+        """The same, for an interval before next_s: constant, then a decaying step, then constant."""
+        landed_s = self.start_s + LANDED_AFTER_TAUS * self._tau_s()
+        if from_s >= landed_s or self.start_mw == self.target_mw:
+            return min(self.target_mw, natural_mw) * (until_s - from_s)
+        early_s = max(0.0, min(until_s, self.start_s) - from_s)
+        late_s = max(0.0, until_s - max(from_s, landed_s))
+        return (
+            min(self.start_mw, natural_mw) * early_s
+            + self._decay_mj(natural_mw, max(from_s, self.start_s), min(until_s, landed_s))
+            + min(self.target_mw, natural_mw) * late_s
+        )
+
+    def _decay_mj(self, natural_mw: float, from_s: float, until_s: float) -> float:
+        """The same, while the step decays. The curve is monotone, so it crosses the natural draw at most once."""
+        if until_s <= from_s:
+            return 0.0
+        tau_s = self._tau_s()
+        above_from, above_until = self.at(from_s) > natural_mw, self.at(until_s) > natural_mw
+        if above_from and above_until:
+            return natural_mw * (until_s - from_s)
+        if not above_from and not above_until:
+            return self._free_decay_mj(from_s, until_s)
+        crossing_s = until_s
+        if natural_mw != self.target_mw:  # else only the landing crosses it
+            crossing_s = self.start_s + tau_s * log((self.start_mw - self.target_mw) / (natural_mw - self.target_mw))
+            crossing_s = min(max(crossing_s, from_s), until_s)
+        if above_from:
+            return natural_mw * (crossing_s - from_s) + self._free_decay_mj(crossing_s, until_s)
+        return self._free_decay_mj(from_s, crossing_s) + natural_mw * (until_s - crossing_s)
+
+    def _free_decay_mj(self, from_s: float, until_s: float) -> float:
+        tau_s = self._tau_s()
+        fall = exp(-(from_s - self.start_s) / tau_s) - exp(-(until_s - self.start_s) / tau_s)
+        return self.target_mw * (until_s - from_s) + (self.start_mw - self.target_mw) * tau_s * fall
+
+    def _tau_s(self) -> float:
+        return self.lag.tau_down_s if self.target_mw < self.start_mw else self.lag.tau_up_s
+
+    def _turned(self) -> "LimitCurve":
+        """The curve seen from next_s on."""
+        before = LimitCurve(self.start_mw, self.start_s, self.target_mw, inf, self.next_mw, self.lag)
+        return LimitCurve(before.at(self.next_s), self.next_s, self.next_mw, inf, self.next_mw, self.lag)
+
+
+class PowerMeter:
+    """Adds up the energy of one GPU, interval after interval."""
+
+    def __init__(self, curve: LimitCurve, at_s: float) -> None:
+        self.curve = curve
+        self._at_s = at_s
+        self._energy_mj = 0.0
+
+    def spend(self, natural_mw: float, until_s: float) -> None:
+        """Counts a natural draw of natural_mw from where the last interval ended; earlier times count nothing."""
+        if until_s > self._at_s:
+            self._energy_mj += self.curve.energy_mj(natural_mw, self._at_s, until_s)
+            self._at_s = until_s
+
+    @property
+    def energy_mj(self) -> float:
+        """The energy up to the end of the last interval."""
+        return self._energy_mj
