@@ -92,7 +92,10 @@ class RoleChange:
         requests_left: int,
         at_s: float,
     ) -> list[Duty]:
-        """Take the order, refuse it, or, if it is the one already taken, say how far it is."""
+        """Take the order, refuse it, or, if it is the one already taken, say how far it is.
+
+        requests_left is for the answer alone: a drain goes on when `left` is called, at the latest right after Close.
+        """
         if mark == self.mark and incarnation == self.incarnation:
             return [Tell(self.progress())]
         refusal = self._refusal(incarnation, mark, role, drain_s, not_after_s, at_s)
@@ -108,7 +111,7 @@ class RoleChange:
         duties: list[Duty] = [Tell(self.progress())]
         if not closed:
             duties.insert(0, Close())
-        return duties + self.left(requests_left, at_s)
+        return duties
 
     def cancel(self, *, incarnation: str, mark: Mark) -> list[Duty]:
         """Undo the order if it is the present one and the switch has not begun; otherwise nothing."""

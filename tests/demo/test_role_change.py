@@ -62,11 +62,10 @@ def test_whole_change_goes_by_every_phase_and_commits_with_its_mark() -> None:
     assert commit.progress == RoleProgress("p0", "i1", Mark(1, 1), Phase.SERVING, Role.DECODE)
 
 
-def test_engine_with_nothing_to_do_switches_at_once() -> None:
+def test_engine_with_nothing_to_do_switches_as_soon_as_it_says_so() -> None:
     change = fresh()
-    duties = order(change, left=0)
-    assert [progress.phase for progress in told(duties)] == [Phase.DRAINING, Phase.SWITCHING]
-    assert [type(duty) for duty in duties] == [Close, Tell, Tell, Switch]
+    assert [type(duty) for duty in order(change, left=0)] == [Close, Tell]
+    assert [type(duty) for duty in change.left(0, 10.0)] == [Tell, Switch]
 
 
 def test_same_mark_again_is_answered_with_present_progress_and_starts_nothing() -> None:
@@ -133,7 +132,8 @@ def test_cancel_undoes_a_drain_but_not_a_switch() -> None:
     assert change.progress().phase is Phase.DRAINING
     assert Open(Role.PREFILL) in change.cancel(incarnation="i1", mark=Mark(1, 1))
     assert change.progress().phase is Phase.SERVING
-    order(change, mark=Mark(1, 2), left=0)
+    order(change, mark=Mark(1, 2))
+    change.left(0, 11.0)
     assert change.cancel(incarnation="i1", mark=Mark(1, 2)) == []
     assert change.progress().phase is Phase.SWITCHING
 
@@ -152,7 +152,8 @@ def test_later_order_takes_over_a_drain() -> None:
 
 def test_order_in_the_middle_of_a_switch_is_refused() -> None:
     change = fresh()
-    order(change, left=0)
+    order(change)
+    change.left(0, 11.0)
     answer = only(order(change, Role.PREFILL, mark=Mark(1, 2)))
     assert answer.error == "switching to decode for order 1.1"
     assert change.mark == Mark(1, 1)
@@ -166,7 +167,8 @@ def test_order_for_the_role_served_is_committed_at_once() -> None:
 
 def test_failed_switch_serves_neither_role() -> None:
     change = fresh()
-    order(change, left=0)
+    order(change)
+    change.left(0, 11.0)
     answer = only(change.failed("out of memory"))
     assert (answer.phase, answer.error) == (Phase.FAILED, "out of memory")
     assert only(order(change, mark=Mark(1, 2))).error == "failed to decode for order 1.1"

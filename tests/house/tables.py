@@ -54,7 +54,16 @@ AREAS = (
     Area("rapidctl.commands.sim_engine", (*SHAPES, "rapid.sim", "rapidctl.demo", "rapidctl.output"), ("click",)),
     Area(
         "rapidctl.demo",
-        (*SHAPES, *DAEMON, "rapid.core.slo", "rapid.sim", "rapid.simgpu", "rapidctl.client", "rapidctl.output"),
+        (
+            *SHAPES,
+            *DAEMON,
+            "rapid.core.commands",
+            "rapid.core.slo",
+            "rapid.sim",
+            "rapid.simgpu",
+            "rapidctl.client",
+            "rapidctl.output",
+        ),
         ("click", "google", "grpc", "matplotlib", "msgspec", "numpy", "psutil", "rich", "structlog"),
     ),
     Area("rapidctl.controller", ("rapid.core", *DAEMON), (*SERVER, "click", "msgspec")),

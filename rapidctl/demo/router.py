@@ -1,0 +1,156 @@
+"""The front end of one host: takes arrivals, hands them to engines over a Unix socket, and keeps the record.
+
+The rules of dispatch are rapid.sim.router's; here they meet real connections, which end when an engine dies. Its
+requests are then dispatched anew.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from rapid.core.cluster import SloTargets
+from rapid.core.errors import WireInvalid
+from rapid.sim.requests import Backlog, Finished, PrefillDone, Request
+from rapid.sim.router import Dispatch, Router, SendKv, SendPrompt, TurnedAway
+from rapidctl.demo import talk
+from rapidctl.demo.record import Record
+
+HELLO_WITHIN_S = 5.0
+MAX_ENGINES = 64  # connections at once
+
+
+class FrontEnd:
+    """Where one host's requests come in. Everything happens on one event loop, so no step sees half of another."""
+
+    def __init__(self, host: str, slo: SloTargets, say: Callable[[str], None]) -> None:
+        self.host = host
+        self.record = Record(slo)
+        self.lags: dict[str, talk.Lag] = {}  # by engine: the last life's
+        self.turned_away = 0
+        self.dispatched_again = 0
+        self._say = say
+        self._router = Router()
+        self._outlets: dict[str, talk.Outlet] = {}
+
+    @property
+    def engines(self) -> int:
+        """How many are connected."""
+        return len(self._outlets)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait here because no engine of their role takes any."""
+        return self._router.waiting
+
+    def outstanding(self, instance: str) -> int:
+        """Requests that an engine has; none for one that is not connected."""
+        return self._router.outstanding(instance) if instance in self._outlets else 0
+
+    async def serve(self, path: Path, stack: AsyncExitStack) -> None:
+        """Listen until the stack closes."""
+        server = await asyncio.start_unix_server(self._connected, path, limit=talk.LINE_MAX)
+        stack.push_async_callback(self._shut, server)
+
+    def arrive(self, request: Request) -> None:
+        """A user sends a request."""
+        self.record.offer(request)
+        self._perform(self._router.arrive(request))
+
+    async def _shut(self, server: asyncio.Server) -> None:
+        server.close()
+        for outlet in tuple(self._outlets.values()):
+            outlet.close()
+        await server.wait_closed()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        outlet = talk.Outlet(writer)
+        name = ""
+        try:
+            async with asyncio.timeout(HELLO_WITHIN_S):
+                hello = await anext(talk.heard(reader, talk.from_engine), None)
+            if isinstance(hello, talk.Hello) and len(self._outlets) < MAX_ENGINES:
+                name = hello.instance
+                self._join(hello, outlet)
+                async for message in talk.heard(reader, talk.from_engine):
+                    self._heard(name, outlet, message)
+        except (WireInvalid, TimeoutError) as wrong:
+            self._say(f"{self.host}: engine {name or 'without a name'} is cut off: {wrong}")
+        finally:
+            outlet.close()
+            self._leave(name, outlet)
+
+    def _join(self, hello: talk.Hello, outlet: talk.Outlet) -> None:
+        """A second connection under one name replaces the first: the engine has been started again."""
+        if hello.instance in self._outlets:
+            self._leave(hello.instance, self._outlets[hello.instance])
+        self._outlets[hello.instance] = outlet
+        dispatches = self._router.open(hello.instance, hello.role)
+        if not hello.open:
+            # An instance joins open; nothing has been sent to it yet, so what came its way goes elsewhere.
+            self._router.close(hello.instance)
+            dispatches = self._withdraw(hello.instance, dispatches)
+        self._perform(dispatches)
+
+    def _withdraw(self, name: str, dispatches: Iterable[Dispatch]) -> list[Dispatch]:
+        mine: list[Dispatch] = []
+        for dispatch in dispatches:
+            match dispatch:
+                case SendPrompt() if dispatch.instance == name:
+                    mine += self._router.hand_back(name, Backlog(requests=(dispatch.request,)))
+                case SendKv() if dispatch.instance == name:
+                    mine += self._router.hand_back(name, Backlog(kvs=(dispatch.done,)))
+                case _:
+                    mine.append(dispatch)
+        return mine
+
+    def _leave(self, name: str, outlet: talk.Outlet) -> None:
+        """The engine is gone, unless a newer connection of it has taken over."""
+        if self._outlets.get(name) is not outlet:
+            return
+        del self._outlets[name]
+        again = self._router.lost(name)
+        self.dispatched_again += len(again)
+        self._perform(again)
+
+    def _heard(self, name: str, outlet: talk.Outlet, message: talk.FromEngine | talk.ToEngine) -> None:
+        if self._outlets.get(name) is not outlet:
+            return  # a newer connection of the same engine has taken over
+        match message:
+            case talk.Opened():
+                self._perform(self._router.open(name, message.role))
+            case talk.Closed():
+                self._router.close(name)
+                outlet.send(talk.Quiet())
+            case talk.HandBack():
+                self._perform(self._router.hand_back(name, Backlog(message.requests, message.kvs)))
+            case talk.Prefilled():
+                self._prefilled(name, message.done)
+            case talk.Ended():
+                self._ended(name, message)
+            case talk.Lag():
+                self.lags[name] = message
+
+    def _prefilled(self, name: str, done: PrefillDone) -> None:
+        dispatches = self._router.prefill_done(name, done)
+        self.record.first_token(done.request.request_id, done.ttft_s)
+        self._perform(dispatches)
+
+    def _ended(self, name: str, ended: talk.Ended) -> None:
+        if self._router.finished(name, ended.request_id):
+            request = self.record.offered[ended.request_id]
+            self.record.end(Finished(request, ended.at_s, ended.ttft_s, ended.tpot_s))
+
+    def _perform(self, dispatches: Iterable[Dispatch]) -> None:
+        """Send. An engine that cannot be sent to is about to be lost, and with it comes the request again."""
+        for dispatch in dispatches:
+            match dispatch:
+                case SendPrompt():
+                    self._send(dispatch.instance, talk.Prompt(dispatch.request))
+                case SendKv():
+                    self._send(dispatch.instance, talk.Kv(dispatch.done))
+                case TurnedAway():
+                    self.turned_away += 1
+
+    def _send(self, instance: str, message: talk.ToEngine) -> None:
+        self._outlets[instance].send(message)

@@ -1,0 +1,150 @@
+"""One simulated engine as a process: its links, its GPU, and the loop that lets model time follow the clock."""
+
+import asyncio
+import secrets
+import signal
+import time
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+from pathlib import Path
+from random import Random
+
+from rapid.core.cluster import Role
+from rapid.sim.instance import Instance
+from rapid.sim.profile import Profile
+from rapid.sim.requests import Activity
+from rapid.simgpu import SimGpu
+from rapidctl.demo.engine import Clients, Controller, Engine
+from rapidctl.demo.links import ControllerLink, FrontEndLink, LoadLink, Say, keep_connected
+from rapidctl.demo.own_load import OwnLoad
+from rapidctl.demo.role_change import RoleChange
+
+PRODUCT = "rapid sim-engine"
+# How often to look at the GPU's limit. Shorter than the lag before a device begins to follow a new one, so that no
+# batch and no step is ever computed with an outdated limit in effect.
+LIMIT_LOOK_S = 0.05
+LEAVE_WITHIN_S = 1.0  # on the way out, for the goodbye to the controller
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """What one engine process is told."""
+
+    instance: str
+    role: Role
+    gpu_file: Path
+    profile: Profile
+    node: str
+    controller: str  # gRPC target
+    load_socket: Path | None  # None: nobody takes the load
+    data_socket: Path | None  # None: it makes up its own requests
+    rate_rps: float  # of its own requests; binds only without data_socket
+    seed: int
+
+
+class Felt:
+    """The GPU as the engine feels it: its limit slows the engine down, and the engine's work makes it draw."""
+
+    def __init__(self, gpu: SimGpu) -> None:
+        self._gpu = gpu
+        self.curve = gpu.limit_curve()
+        self._activity: Activity | None = None
+
+    def look(self, engine: Engine, now_s: float) -> None:
+        """Take over a limit that has been set since the last look."""
+        curve = self._gpu.limit_curve()
+        if curve != self.curve:
+            self.curve = curve
+            engine.limit_curve(curve, now_s)
+
+    def work(self, engine: Engine) -> None:
+        """Tell the device what keeps it busy, and until when; it goes idle by itself."""
+        activity = engine.instance.activity()
+        if activity is not None and activity != self._activity:
+            self._gpu.set_activity(activity.natural_mw, activity.until_s, activity.from_s)
+        self._activity = activity
+
+
+async def serve(options: ServeOptions, say: Say) -> None:
+    """Run the engine until SIGTERM or SIGINT. Raises DeviceError if gpu_file is no simulated GPU."""
+    stopping, woken = asyncio.Event(), asyncio.Event()
+
+    def stop() -> None:
+        stopping.set()
+        woken.set()
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stop)
+    with SimGpu.open(options.gpu_file) as gpu:
+        controller = ControllerLink(
+            options.controller,
+            node=options.node,
+            gpus=(gpu.spec.gpu,),
+            product=PRODUCT,
+            wake=woken.set,
+            stopping=stopping,
+            say=say,
+        )
+        front_end = FrontEndLink(options.data_socket, woken.set) if options.data_socket else None
+        own = None if front_end else OwnLoad(options.rate_rps, Random(options.seed), time.monotonic())
+        felt = Felt(gpu)
+        engine = _engine(options, felt, front_end or own, controller)
+        connections = {"controller": controller.connect}
+        if front_end:
+            connections["front end"] = front_end.connect
+        if options.load_socket:
+            connections["rapidd"] = LoadLink(f"unix:{options.load_socket}", stopping).connect
+        async with asyncio.TaskGroup() as tasks:
+            links = [
+                tasks.create_task(keep_connected(peer, partial(connect, engine), say, stopping))
+                for peer, connect in connections.items()
+            ]
+            await _live(engine, felt, front_end, own, stopping, woken)
+            if front_end:
+                front_end.leave()
+            for task in (await asyncio.wait(links, timeout=LEAVE_WITHIN_S))[1]:
+                task.cancel()
+
+
+def _engine(options: ServeOptions, felt: Felt, clients: Clients | None, controller: Controller) -> Engine:
+    assert clients is not None
+    return Engine(
+        instance=Instance(options.instance, options.role, options.profile, felt.curve, start_s=time.monotonic()),
+        change=RoleChange(
+            instance=options.instance,
+            incarnation=secrets.token_hex(8),
+            role=options.role,
+            roles=(Role.PREFILL, Role.DECODE),
+        ),
+        clients=clients,
+        controller=controller,
+        switch_s=options.profile.switch_s,
+    )
+
+
+async def _live(
+    engine: Engine,
+    felt: Felt,
+    front_end: FrontEndLink | None,
+    own: OwnLoad | None,
+    stopping: asyncio.Event,
+    woken: asyncio.Event,
+) -> None:
+    """Keep the model up with the clock: wake for its next event, for whatever came in, and to look at the limit."""
+    loop = asyncio.get_running_loop()
+    while not stopping.is_set():
+        woken.clear()
+        now_s = time.monotonic()
+        felt.look(engine, now_s)
+        if own:
+            own.arrive(engine, now_s)
+        engine.wake(now_s)
+        felt.work(engine)
+        if front_end:
+            front_end.tell_lag(engine, now_s)
+        wake_s = min(engine.next_s(), now_s + LIMIT_LOOK_S, own.next_s if own else inf)
+        # The loop's clock is time.monotonic too; a timer costs less than a timeout around the wait.
+        timer = loop.call_at(wake_s, woken.set)
+        await woken.wait()
+        timer.cancel()
