@@ -271,6 +271,7 @@ class InstanceView:
     roles: tuple[Role, ...]
     load: PhaseLoad | None
     switch_s: float
+    pinned: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,11 +49,15 @@ class CancelRole:
 
 @dataclass(frozen=True, slots=True)
 class RefuseEngine:
-    """End the stream of an engine whose hello cannot be accepted; `reason` goes to it as the status message."""
+    """End the stream of an engine whose hello cannot be accepted; `reason` goes to it as the status message.
+
+    `kind` names the RapidError class, EngineRefused or EngineTaken.
+    """
 
     instance: str
     incarnation: str
     reason: str
+    kind: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ RapidError                     the world's fault; str(error) is one line for a p
 |   |-- LimitRefused           outside the device's floor..ceiling
 |   |-- BudgetRefused          a budget that floors, or a bound, do not allow
 |   |-- RoleRefused            a role change that may not start
-|   |-- EngineRefused          an engine that may not attach as it says it is
+|   |-- EngineRefused          an engine that may not attach as it says it is: check its GPUs
+|   |   `-- EngineTaken        its id or a GPU of it belongs to a live instance: stop that one, or rename
 |   |-- NotFound               no such domain, node, GPU, instance or decision
 |   `-- Stale                  an older epoch or seq, another incarnation, or past its time
 |-- DeviceError                give up on this device for now, report it
@@ -72,7 +73,11 @@ class RoleRefused(Refused):
 
 
 class EngineRefused(Refused):
-    """An engine whose hello cannot be true: unknown GPUs, or GPUs that another instance owns."""
+    """An engine whose hello cannot be true: GPUs that no node reports, or a role that it cannot take."""
+
+
+class EngineTaken(EngineRefused):
+    """An engine whose id, or one of whose GPUs, belongs to an instance that lives."""
 
 
 class NotFound(Refused):

@@ -1,0 +1,369 @@
+"""The control loop as a state machine: events in, commands out. The only place where the controller's state changes.
+
+    control = Control(settings)
+    commands = control.step(Started(...))
+    for each event:  commands = control.step(event);  journal(event, commands);  perform(commands)
+
+The same events give the same commands, byte for byte, so a journal of events can be replayed and every decision
+explained. Time comes with the events; there is no clock here.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from rapid.core import picture
+from rapid.core.cluster import (
+    Decision,
+    Greeting,
+    NodeHealth,
+    PhaseLoad,
+    Role,
+    Targets,
+)
+from rapid.core.commands import Announce, Answer, Command, Notice, RefuseEngine, SendRenewal, StepDown
+from rapid.core.errors import EngineRefused, Refused, watts
+from rapid.core.events import (
+    BudgetAsked,
+    ControlSnapshot,
+    EngineCame,
+    EngineGone,
+    EngineLoaded,
+    EngineMoved,
+    Event,
+    NodeGone,
+    NodeHeard,
+    PauseAsked,
+    ReleaseAsked,
+    RoleAsked,
+    Started,
+    Ticked,
+)
+from rapid.core.ledger import Ledger
+from rapid.core.limits import Limits
+from rapid.core.policy import make
+from rapid.core.roles import Roles
+from rapid.core.settings import Settings
+from rapid.core.slo import Slo
+from rapid.core.status import Status
+
+_MAX_DECISIONS = 10_000
+_MAX_LOADS = 16_384  # instances whose load is remembered
+
+
+class Control:
+    """The state of one controller life. The first event is Started."""
+
+    ledger: Ledger
+    limits: Limits
+    roles: Roles
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.policy = make(settings.policy, settings.policy_settings)
+        self.slo = Slo(settings.slo, settings.window_s)
+        self.started: Started | None = None
+        self.at_s = 0.0
+        self.pins: dict[str, Role] = {}
+        self.paused = False
+        self.loads: dict[str, tuple[PhaseLoad, float]] = {}
+        self.last_power_s = float("-inf")
+        self.last_role_s = float("-inf")
+        self.decided: deque[Decision] = deque(maxlen=_MAX_DECISIONS)
+        self._decisions = 0
+        self._health: dict[str, NodeHealth] = {}
+        self._over: set[str] = set()
+        self._deposed = False
+
+    # ---- the one entrance ----
+
+    def step(self, event: Event) -> list[Command]:
+        """Take one event and say what must be done. Once deposed, nothing more."""
+        assert event.at_s >= self.at_s, f"time went back from {self.at_s} to {event.at_s}"
+        assert (self.started is None) == isinstance(event, Started), "the first event, and only that, is Started"
+        if self._deposed:
+            return []
+        self.at_s = event.at_s
+        handler: Callable[[Event], list[Command]] = _HANDLERS[type(event)].__get__(self)
+        return handler(event)
+
+    # ---- what others read ----
+
+    @property
+    def greeting(self) -> Greeting:
+        """The first word on every node's stream."""
+        assert self.started is not None
+        return Greeting(self.started.epoch, self.started.controller_id)
+
+    def status(self, at_s: float) -> Status:
+        """The whole picture at at_s."""
+        return picture.draw(self, at_s)
+
+    def decisions(self, *, limit: int, about: str = "") -> tuple[Decision, ...]:
+        """The last decisions, newest first; `about` a decision id, a GPU, an instance or a domain."""
+        chosen: list[Decision] = []
+        for decision in reversed(self.decided):
+            if len(chosen) >= limit:
+                break
+            if not about or about == decision.id or any(about == subject for subject, _, _ in decision.changes):
+                chosen.append(decision)
+        return tuple(chosen)
+
+    def snapshot(self) -> ControlSnapshot:
+        """What the next life starts with."""
+        return ControlSnapshot(
+            self.ledger.snapshot(),
+            tuple((name, domain.budget_mw) for name, domain in self.ledger.domains.items()),
+            tuple(self.limits.targets_mw.items()),
+            tuple(self.pins.items()),
+            self.paused,
+            self._decisions,
+        )
+
+    # ---- life ----
+
+    def _on_started(self, event: Started) -> list[Command]:
+        settings, kept = self.settings, event.snapshot
+        self.started = event
+        self.ledger = Ledger(
+            settings.domains,
+            settings.nodes,
+            settings.ledger,
+            epoch=event.epoch,
+            controller_id=event.controller_id,
+            snapshot=kept.ledger if kept else None,
+        )
+        self.limits = Limits(self.ledger, settings, kept.targets_mw if kept else ())
+        self.roles = Roles(epoch=event.epoch, drain_s=settings.drain_s, switch_timeout_s=settings.switch_timeout_s)
+        if kept is None:
+            return [
+                Notice("info", "controller", f"epoch {event.epoch}: every GPU is booked at its ceiling until heard")
+            ]
+        notices: list[Command] = []
+        for name, budget_mw in kept.budgets_mw:
+            domain = self.ledger.domains.get(name)
+            if domain is not None and domain.budget_mw != budget_mw:
+                text = (
+                    f"keeps the budget {watts(budget_mw)} set earlier; the configuration says {watts(domain.budget_mw)}"
+                )
+                notices.append(Notice("warning", name, text))
+                self.ledger.set_budget(name, budget_mw, force=True)
+        self.pins, self.paused, self._decisions = dict(kept.pins), kept.paused, kept.decisions
+        return [*notices, Notice("info", "controller", f"epoch {event.epoch}: goes on from its journal")]
+
+    # ---- nodes ----
+
+    def _on_node_heard(self, event: NodeHeard) -> list[Command]:
+        report = event.report
+        findings = self.ledger.hear(report, self.at_s)
+        notices: list[Command] = [Notice(each.level, each.about, each.text) for each in findings]
+        deposed = next((each for each in findings if each.deposed), None)
+        if deposed is not None:
+            self._deposed = True
+            return [*notices, StepDown(deposed.text)]
+        for load in report.loads:
+            self._take_load(load, self.at_s - max(0.0, report.node_time_s - load.at_s))
+        return [*notices, *self.limits.grant(self.at_s, (gpu.gpu for gpu in report.gpus))]
+
+    def _on_node_gone(self, event: NodeGone) -> list[Command]:
+        return [Notice("warning", event.node, f"stream ended: {event.reason}; its watts stay booked")]
+
+    def _on_release_asked(self, event: ReleaseAsked) -> list[Command]:
+        book = self.ledger.nodes.get(event.node)
+        freed_mw = sum(self.ledger.held_mw(gpu) for gpu in book.gpus) + book.unseen_mw if book else 0
+        try:
+            self.ledger.release(event.node, self.at_s, self.settings.silent_after_s)
+        except Refused as error:
+            return [_refusal(event.request, error)]
+        self.limits.forget_released()
+        text = f"node {event.node} released, {watts(freed_mw)} freed"
+        change = (event.node, watts(freed_mw), "0 W")
+        return [
+            self._decide(event.by, f"says that node {event.node} is off", changes=(change,)),
+            Answer(event.request, text),
+        ]
+
+    # ---- engines ----
+
+    def _on_engine_came(self, event: EngineCame) -> list[Command]:
+        hello = event.hello
+        nodes_of = {gpu: booking.node for gpu, booking in self.ledger.gpus.items()}
+        try:
+            self.roles.attach(hello, self.at_s, nodes_of)
+        except EngineRefused as error:
+            return [
+                RefuseEngine(hello.instance, hello.incarnation, str(error), type(error).__name__),
+                Notice("warning", hello.instance, f"engine refused: {error}"),
+            ]
+        return [Notice("info", hello.instance, f"attached as {hello.role.value} on {', '.join(hello.gpus)}")]
+
+    def _on_engine_loaded(self, event: EngineLoaded) -> list[Command]:
+        one = self.roles.instances.get(event.instance)
+        if one is not None and one.hello.incarnation == event.incarnation and event.load is not None:
+            self._take_load(event.load, self.at_s - max(0.0, event.engine_time_s - event.load.at_s))
+        return []
+
+    def _on_engine_moved(self, event: EngineMoved) -> list[Command]:
+        return list(self.roles.progress(event.progress))
+
+    def _on_engine_gone(self, event: EngineGone) -> list[Command]:
+        if not self.roles.detach(event.instance, event.incarnation):
+            return []
+        return [Notice("warning", event.instance, f"engine gone: {event.reason}")]
+
+    # ---- operators ----
+
+    def _on_budget_asked(self, event: BudgetAsked) -> list[Command]:
+        before = self.ledger.domains.get(event.domain)
+        try:
+            self.ledger.set_budget(event.domain, event.budget_mw, force=event.force)
+        except Refused as error:
+            return [_refusal(event.request, error)]
+        assert before is not None
+        change = (event.domain, watts(before.budget_mw), watts(event.budget_mw))
+        decision = self._decide(event.by, f"set the budget of domain {event.domain}", changes=(change,))
+        commands = self._apply(Targets({}, {}))
+        short_mw = self.ledger.floors_mw(event.domain) - event.budget_mw
+        text = f"domain {event.domain}: budget {change[1]} -> {change[2]}"
+        if short_mw > 0:
+            text += f"; OVER BUDGET by {watts(short_mw)} with every GPU at its floor"
+        return [decision, *commands, *self._watch_budgets(), Answer(event.request, text)]
+
+    def _on_role_asked(self, event: RoleAsked) -> list[Command]:
+        try:
+            one = self.roles.get(event.instance)
+            if event.role is None:
+                self.pins.pop(event.instance, None)
+                return [Answer(event.request, f"instance {event.instance}: no longer pinned to a role")]
+            orders: list[Command] = []
+            if one.role is not event.role or not one.serves:
+                orders = [self.roles.order(event.instance, event.role, self.at_s)]
+        except Refused as error:
+            return [_refusal(event.request, error)]
+        self.pins[event.instance] = event.role
+        if not orders:
+            return [Answer(event.request, f"instance {event.instance}: serves {event.role.value}, and is pinned to it")]
+        self.last_role_s = self.at_s
+        change = (event.instance, one.role.value, event.role.value)
+        decision = self._decide(event.by, f"moves instance {event.instance} and pins it", changes=(change,))
+        text = f"instance {event.instance}: told to change from {change[1]} to {change[2]}, and pinned to it"
+        return [decision, *orders, Answer(event.request, text)]
+
+    def _on_pause_asked(self, event: PauseAsked) -> list[Command]:
+        word = "paused" if event.paused else "resumed"
+        if self.paused == event.paused:
+            return [Answer(event.request, f"policy {self.policy.name} is {word} already")]
+        self.paused = event.paused
+        text = f"policy {self.policy.name} {word}; leases are kept and budgets hold"
+        return [self._decide(event.by, f"{word} policy {self.policy.name}"), Answer(event.request, text)]
+
+    # ---- the tick ----
+
+    def _on_ticked(self, event: Ticked) -> list[Command]:
+        commands: list[Command] = [*self.roles.tick(self.at_s), *self._watch_nodes()]
+        wanted = Targets({}, {})
+        movable = self.limits.movable(self.at_s)
+        if not self.paused and movable:
+            wanted = self.policy.decide(picture.view(self, movable, self.limits.settled(movable, self.at_s)))
+        commands += self._apply(wanted)
+        commands += self._watch_budgets()
+        renewals = self.ledger.renew(self.at_s, self.settings.silent_after_s, self.settings.lease_s)
+        return [*commands, *(SendRenewal(renewal) for renewal in renewals)]
+
+    def _apply(self, wanted: Targets) -> list[Command]:
+        """Make targets of what a policy wants and of what the budgets leave, and grant what can be granted now."""
+        movable = self.limits.movable(self.at_s)
+        limit_changes = self.limits.retarget(wanted.limits_mw, picture.gpu_views(self, movable))
+        role_orders, role_changes = self._order_roles(wanted.roles)
+        commands: list[Command] = []
+        if limit_changes or role_changes:
+            by = self.policy.name if wanted.reason else "budget"
+            reason = wanted.reason or "limits fitted to what the budgets leave"
+            words = [(gpu, "none" if old is None else watts(old), watts(new)) for gpu, old, new in limit_changes]
+            commands.append(self._decide(by, reason, inputs=wanted.inputs, changes=(*words, *role_changes)))
+        if wanted.limits_mw:
+            self.last_power_s = self.at_s
+        return [*commands, *role_orders, *self.limits.grant(self.at_s, movable)]
+
+    def _order_roles(self, roles: Mapping[str, Role]) -> tuple[list[Command], list[tuple[str, str, str]]]:
+        orders: list[Command] = []
+        changes: list[tuple[str, str, str]] = []
+        for instance, role in roles.items():
+            before = self.roles.get(instance).role
+            try:
+                orders.append(self.roles.order(instance, role, self.at_s))
+            except Refused as error:
+                orders.append(Notice("warning", instance, f"policy {self.policy.name}: {error}"))
+                continue
+            self.last_role_s = self.at_s
+            changes.append((instance, before.value, role.value))
+        return orders, changes
+
+    # ---- helpers ----
+
+    def _take_load(self, load: PhaseLoad, at_s: float) -> None:
+        """Keep the fresher of two reports on one instance."""
+        kept = self.loads.get(load.instance)
+        if (kept is None and len(self.loads) >= _MAX_LOADS) or (kept is not None and kept[1] > at_s):
+            return
+        self.loads[load.instance] = (load, at_s)
+        self.slo.take(load, self.at_s)
+
+    def _decide(
+        self,
+        by: str,
+        reason: str,
+        *,
+        inputs: tuple[tuple[str, float | str], ...] = (),
+        changes: tuple[tuple[str, str, str], ...] = (),
+    ) -> Announce:
+        assert self.started is not None
+        self._decisions += 1
+        wall_s = self.started.wall_s + self.at_s - self.started.at_s
+        decision = Decision(f"d{self._decisions}", self.at_s, wall_s, by, reason, inputs, changes)
+        self.decided.append(decision)
+        return Announce(decision)
+
+    def _watch_nodes(self) -> list[Command]:
+        """Say once when a node falls silent, and once when it is back."""
+        notices: list[Command] = []
+        for name in self.ledger.nodes:
+            health = picture.node_health(self, name, self.at_s)
+            before = self._health.get(name, NodeHealth.NEVER_HEARD)
+            if health is not before:
+                level = "warning" if health is NodeHealth.SILENT else "info"
+                notices.append(Notice(level, name, f"node is {health.value}; was {before.value}"))
+            self._health[name] = health
+        return notices
+
+    def _watch_budgets(self) -> list[Command]:
+        """Say once, and loudly, when a domain goes over its budget, and when it is within it again."""
+        notices: list[Command] = []
+        for name in self.ledger.domains:
+            over_mw = self.ledger.over_mw(name)
+            if over_mw > 0 and name not in self._over:
+                self._over.add(name)
+                notices.append(Notice("error", name, f"OVER BUDGET by {watts(over_mw)}: {picture.advice(self, name)}"))
+            elif over_mw == 0 and name in self._over:
+                self._over.discard(name)
+                notices.append(Notice("info", name, "within its budget again"))
+        return notices
+
+
+def _refusal(request: str, error: Refused) -> Answer:
+    return Answer(request, "", str(error), type(error).__name__)
+
+
+_HANDLERS: Mapping[type, Callable[..., list[Command]]] = {
+    Started: Control._on_started,
+    Ticked: Control._on_ticked,
+    NodeHeard: Control._on_node_heard,
+    NodeGone: Control._on_node_gone,
+    EngineCame: Control._on_engine_came,
+    EngineLoaded: Control._on_engine_loaded,
+    EngineMoved: Control._on_engine_moved,
+    EngineGone: Control._on_engine_gone,
+    BudgetAsked: Control._on_budget_asked,
+    RoleAsked: Control._on_role_asked,
+    PauseAsked: Control._on_pause_asked,
+    ReleaseAsked: Control._on_release_asked,
+}

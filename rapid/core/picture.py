@@ -1,0 +1,211 @@
+"""What is read off the control loop: the view that a policy gets, the status that an operator gets. Changes nothing."""
+
+from typing import TYPE_CHECKING
+
+from rapid.core.cluster import GpuView, InstanceView, Latencies, NodeHealth, Phase, PhaseLoad, Role, View
+from rapid.core.errors import watts
+from rapid.core.roles import Instance
+from rapid.core.status import DomainStatus, GpuStatus, InstanceStatus, NodeStatus, SloStatus, Status
+
+if TYPE_CHECKING:
+    from rapid.core.control import Control
+
+
+def view(control: "Control", movable: list[str], settled: bool) -> View:
+    """All that a policy may look at, now."""
+    settings, at_s = control.settings, control.at_s
+    instances = tuple(_instance_view(control, one) for one in control.roles.instances.values())
+    waits = [
+        one.load.oldest_wait_s + at_s - control.loads[one.instance][1]
+        for one in instances
+        if one.load is not None and one.load.waiting_requests and one.role is not Role.DECODE
+    ]
+    latencies = Latencies(
+        control.slo.ttft.quantile(settings.quantile, at_s),
+        control.slo.tpot.quantile(settings.quantile, at_s),
+        max(waits, default=0.0),
+    )
+    return View(
+        at_s=at_s,
+        slo=settings.slo,
+        latencies=latencies,
+        gpus=tuple(gpu_views(control, movable)),
+        instances=instances,
+        rooms_mw=control.ledger.rooms_mw(movable),
+        chains={name: node.chain for name, node in control.ledger.nodes.items()},
+        settled=settled,
+        since_power_s=at_s - control.last_power_s,
+        since_role_s=at_s - control.last_role_s,
+    )
+
+
+def gpu_views(control: "Control", movable: list[str]) -> list[GpuView]:
+    """The movable GPUs as a policy sees them."""
+    owners = {gpu: one.name for one in control.roles.instances.values() for gpu in one.hello.gpus}
+    views: list[GpuView] = []
+    for name in movable:
+        booking = control.ledger.gpus[name]
+        report = booking.report
+        target_mw = control.limits.targets_mw.get(name, report.limit_mw)
+        views.append(
+            GpuView(
+                name,
+                booking.node,
+                report.floor_mw,
+                report.ceiling_mw,
+                target_mw,
+                report.draw_mw,
+                owners.get(name),
+            )
+        )
+    return views
+
+
+def node_health(control: "Control", name: str, at_s: float) -> NodeHealth:
+    """What is known of a node. A node heard only in an earlier life is silent until it speaks in this one."""
+    node = control.ledger.nodes[name]
+    if node.released:
+        return NodeHealth.RELEASED
+    if control.ledger.is_fresh(name, at_s, control.settings.silent_after_s):
+        return NodeHealth.REPORTING
+    return NodeHealth.SILENT if node.incarnation else NodeHealth.NEVER_HEARD
+
+
+def advice(control: "Control", domain: str) -> str:
+    """What would help a domain that is over its budget."""
+    ledger = control.ledger
+    inside = [name for name, node in ledger.nodes.items() if domain in node.chain]
+    unheard = [name for name in inside if node_health(control, name, control.at_s) is not NodeHealth.REPORTING]
+    unmanaged = [gpu for name in inside for gpu in ledger.nodes[name].gpus if not ledger.gpus[gpu].managed]
+    parts = []
+    if ledger.floors_mw(domain) > ledger.domains[domain].budget_mw:
+        parts.append(f"its floors need {watts(ledger.floors_mw(domain))}; raise the budget or take GPUs out")
+    if unheard:
+        parts.append(f"not heard: {', '.join(unheard[:8])}; if one is off, release it (rapidctl node release)")
+    if unmanaged:
+        parts.append(f"booked at their ceilings: {', '.join(unmanaged[:8])}; see their problems")
+    return "; ".join(parts) or "cuts are on their way"
+
+
+def draw(control: "Control", at_s: float) -> Status:
+    """The whole picture."""
+    assert control.started is not None
+    return Status(
+        at_s=at_s,
+        wall_s=control.started.wall_s + at_s - control.started.at_s,
+        epoch=control.started.epoch,
+        controller_id=control.started.controller_id,
+        policy=control.policy.name,
+        paused=control.paused,
+        domains=tuple(_domain(control, name, at_s) for name in control.ledger.domains),
+        nodes=tuple(_node(control, name, at_s) for name in control.ledger.nodes),
+        instances=tuple(_instance(control, one, at_s) for one in control.roles.instances.values()),
+        slo=_slo(control, at_s),
+        role_moves=control.roles.moves,
+        watts_moved_mw=control.limits.moved_mw,
+        last_decision=control.decided[-1] if control.decided else None,
+    )
+
+
+def _instance_view(control: "Control", one: Instance) -> InstanceView:
+    return InstanceView(
+        one.name,
+        one.hello.gpus,
+        one.role if not one.in_change else one.target_role,
+        one.phase,
+        one.hello.roles,
+        _fresh_load(control, one.name, control.at_s),
+        one.hello.switch_s,
+        one.name in control.pins,
+    )
+
+
+def _fresh_load(control: "Control", instance: str, at_s: float) -> PhaseLoad | None:
+    kept = control.loads.get(instance)
+    if kept is None or at_s - kept[1] > control.settings.silent_after_s:
+        return None
+    return kept[0]
+
+
+def _domain(control: "Control", name: str, at_s: float) -> DomainStatus:
+    ledger = control.ledger
+    domain = ledger.domains[name]
+    draws: list[int | None] = []
+    for node_name, node in ledger.nodes.items():
+        if name in node.chain and not node.released:
+            fresh = ledger.is_fresh(node_name, at_s, control.settings.silent_after_s)
+            draws += [ledger.gpus[gpu].report.draw_mw if fresh else None for gpu in node.gpus]
+            draws += [None] * max(0, node.spec.gpus - len(node.gpus))
+    known = [draw_mw for draw_mw in draws if draw_mw is not None]
+    over = ledger.over_mw(name) > 0
+    return DomainStatus(
+        domain=name,
+        parent=domain.parent or "",
+        budget_mw=domain.budget_mw,
+        reserved_mw=ledger.reserved_mw(name),
+        held_mw=ledger.domain_held_mw(name),
+        draw_mw=sum(known) if len(known) == len(draws) else None,
+        over_budget=over,
+        advice=advice(control, name) if over else "",
+    )
+
+
+def _node(control: "Control", name: str, at_s: float) -> NodeStatus:
+    ledger = control.ledger
+    node = ledger.nodes[name]
+    owners = {gpu: one.name for one in control.roles.instances.values() for gpu in one.hello.gpus}
+    fresh = ledger.is_fresh(name, at_s, control.settings.silent_after_s)
+    gpus = tuple(_gpu(control, gpu, fresh, owners.get(gpu, "")) for gpu in node.gpus)
+    age_s = float("inf") if node.heard_s is None else at_s - node.heard_s
+    return NodeStatus(name, node.spec.domain, node_health(control, name, at_s), age_s, node.problem, gpus)
+
+
+def _gpu(control: "Control", name: str, fresh: bool, instance: str) -> GpuStatus:
+    booking = control.ledger.gpus[name]
+    report = booking.report
+    return GpuStatus(
+        gpu=name,
+        index=report.index,
+        floor_mw=report.floor_mw,
+        ceiling_mw=report.ceiling_mw,
+        fallback_mw=report.fallback_mw,
+        target_mw=control.limits.targets_mw.get(name, 0),
+        limit_mw=report.limit_mw,
+        held_mw=booking.held_mw,
+        draw_mw=report.draw_mw if fresh else None,
+        managed=booking.managed,
+        health=report.health,
+        problem=booking.problem,
+        instance=instance,
+    )
+
+
+def _instance(control: "Control", one: Instance, at_s: float) -> InstanceStatus:
+    load = _fresh_load(control, one.name, at_s)
+    problem = one.problem
+    if load is not None and one.phase is Phase.SERVING and load.role is not one.role and not problem:
+        problem = f"its load says {load.role.value}, the engine said {one.role.value}"
+    return InstanceStatus(
+        instance=one.name,
+        engine=one.hello.engine,
+        node=one.hello.node,
+        gpus=one.hello.gpus,
+        role=one.role,
+        phase=one.phase,
+        target_role=one.target_role,
+        pinned=one.name in control.pins,
+        problem=problem,
+        load=load,
+    )
+
+
+def _slo(control: "Control", at_s: float) -> SloStatus:
+    slo, quantile = control.slo, control.settings.quantile
+    return SloStatus(
+        slo.targets,
+        slo.ttft.attainment(),
+        slo.tpot.attainment(),
+        slo.ttft.quantile(quantile, at_s),
+        slo.tpot.quantile(quantile, at_s),
+        slo.finished,
+    )

@@ -1,0 +1,109 @@
+"""TTFT and TPOT as the control loop judges them: quantiles over a sliding window, and SLO attainment since start.
+
+Engines report cumulative histograms. Only what was added since their report before counts, so reports may be lost or
+doubled, and engines with different bucket bounds may be mixed.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from rapid.core.cluster import Histogram, PhaseLoad, SloTargets
+
+_SLOTS = 10  # the window slides in tenths of its length
+Bucket = tuple[float, float]  # (lower bound, upper bound], seconds
+
+
+@dataclass(slots=True)
+class Durations:
+    """One kind of duration over all instances."""
+
+    target_s: float
+    window_s: float
+    total: float = 0.0
+    attained: float = 0.0
+    _slots: deque[tuple[int, dict[Bucket, int]]] = field(default_factory=deque)
+
+    def add(self, before: Histogram, after: Histogram, at_s: float) -> None:
+        """Count what `after` has more than `before`, two cumulative histograms of one life with equal bounds."""
+        slot = self._slot(at_s)
+        lower_s = 0.0
+        for index, count in enumerate(after.counts):
+            upper_s = after.bounds_s[index] if index < len(after.bounds_s) else float("inf")
+            more = count - before.counts[index]
+            if more > 0:
+                slot[lower_s, upper_s] = slot.get((lower_s, upper_s), 0) + more
+                self.total += more
+                self.attained += more * _share_below(lower_s, upper_s, self.target_s)
+            lower_s = upper_s
+
+    def attainment(self) -> float | None:
+        """The share at or below the target since start; exact where the target is a bucket bound. None: none yet."""
+        return self.attained / self.total if self.total else None
+
+    def quantile(self, share: float, at_s: float) -> float | None:
+        """The quantile over the window, linear inside a bucket; above all bounds it is the last bound. None: none."""
+        self._forget(at_s)
+        merged: dict[Bucket, int] = {}
+        for _, slot in self._slots:
+            for bucket, count in slot.items():
+                merged[bucket] = merged.get(bucket, 0) + count
+        rest = share * sum(merged.values())
+        for (lower_s, upper_s), count in sorted(merged.items()):
+            if rest <= count:
+                return lower_s if upper_s == float("inf") else lower_s + (upper_s - lower_s) * rest / count
+            rest -= count
+        return None
+
+    def _slot(self, at_s: float) -> dict[Bucket, int]:
+        self._forget(at_s)
+        number = int(at_s / self.window_s * _SLOTS)
+        if not self._slots or self._slots[-1][0] != number:
+            self._slots.append((number, {}))
+        return self._slots[-1][1]
+
+    def _forget(self, at_s: float) -> None:
+        oldest = int(at_s / self.window_s * _SLOTS) - _SLOTS
+        while self._slots and self._slots[0][0] <= oldest:
+            self._slots.popleft()
+
+
+class Slo:
+    """What the latency of all instances says about the targets."""
+
+    def __init__(self, targets: SloTargets, window_s: float) -> None:
+        self.targets = targets
+        self.ttft = Durations(targets.ttft_s, window_s)
+        self.tpot = Durations(targets.tpot_s, window_s)
+        self.finished = 0
+        self._last: dict[str, PhaseLoad] = {}
+
+    def take(self, load: PhaseLoad, at_s: float) -> None:
+        """Take a load report. The first of an instance is the base; a count that falls is a new life of the engine."""
+        before = self._last.get(load.instance)
+        self._last[load.instance] = load
+        if before is None:
+            return
+        if load.arrived < before.arrived or load.finished < before.finished:
+            before = PhaseLoad(load.instance, load.role, load.at_s)
+        self.finished += load.finished - before.finished
+        self.ttft.add(_base(before.ttft, load.ttft), load.ttft, at_s)
+        self.tpot.add(_base(before.tpot, load.tpot), load.tpot, at_s)
+
+    def forget(self, instance: str) -> None:
+        """The instance has left."""
+        self._last.pop(instance, None)
+
+
+def _base(before: Histogram, after: Histogram) -> Histogram:
+    """`before`, or nothing if it cannot be of the same life: other bounds, or a count that has fallen."""
+    fits = before.bounds_s == after.bounds_s and all(a <= b for a, b in zip(before.counts, after.counts, strict=True))
+    return before if fits else Histogram(after.bounds_s, (0,) * len(after.counts))
+
+
+def _share_below(lower_s: float, upper_s: float, target_s: float) -> float:
+    """The share of a bucket at or below the target, taken as evenly spread inside the bucket."""
+    if upper_s <= target_s:
+        return 1.0
+    if lower_s >= target_s or upper_s == float("inf"):
+        return 0.0
+    return (target_s - lower_s) / (upper_s - lower_s)
