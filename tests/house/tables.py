@@ -50,8 +50,16 @@ AREAS = (
         (*SHAPES, "rapid.v1", "rapid.wire", "rapid.config", "rapid.tls", "rapidctl.client", "rapidctl.output"),
         ("click", "grpc", "rich"),
     ),
-    Area("rapidctl.commands.demo", (*SHAPES, "rapid.sim", "rapidctl.demo", "rapidctl.output"), ("click",)),
-    Area("rapidctl.commands.sim_engine", (*SHAPES, "rapid.sim", "rapidctl.demo", "rapidctl.output"), ("click",)),
+    Area(
+        "rapidctl.commands.demo",
+        (*SHAPES, "rapid.sim", "rapidctl.commands._verb", "rapidctl.demo", "rapidctl.output"),
+        ("click",),
+    ),
+    Area(
+        "rapidctl.commands.sim_engine",
+        (*SHAPES, "rapid.sim", "rapidctl.commands._verb", "rapidctl.demo", "rapidctl.output"),
+        ("click",),
+    ),
     Area(
         "rapidctl.demo",
         (
