@@ -10,8 +10,7 @@ import pytest
 from rapid.core.errors import DeviceDenied, DeviceError, DeviceLost, DeviceMismatch, LimitRefused
 from rapidd.device.base import DeviceInfo, LimitReading, PowerReading
 from rapidd.worker import Event, Sampled, Worker, WriteDone
-
-TIMEOUT_S = 10.0  # No test waits this long unless it fails.
+from tests.node.at_work import TIMEOUT_S, AtWork
 
 
 class ScriptedDevice:
@@ -56,31 +55,15 @@ class ScriptedDevice:
             raise self.raises[verb]
 
 
-class Rig:
-    """A worker on a scripted device, its events in a queue."""
+class Rig(AtWork):
+    """A worker on a scripted device."""
 
     def __init__(self) -> None:
         self.device = ScriptedDevice()
-        self.events: queue.Queue[Event] = queue.Queue()
-        self.worker = Worker(self.device, self.events.put, self.device.clock)
-
-    def event(self) -> Event:
-        return self.events.get(timeout=TIMEOUT_S)
-
-    def write(self, limit_mw: int) -> WriteDone:
-        self.worker.submit_write(limit_mw)
-        event = self.event()
-        assert isinstance(event, WriteDone)
-        return event
-
-    def sample(self) -> Sampled:
-        self.worker.submit_sample()
-        event = self.event()
-        assert isinstance(event, Sampled)
-        return event
+        super().__init__(self.device, self.device.clock)
 
     def hold(self) -> None:
-        """Let the next call of the device begin and not end, and wait until a sample is there."""
+        """Begin a sample whose first call does not end before the device `may_go`."""
         self.device.may_go.clear()
         self.device.entered.clear()
         self.worker.submit_sample()
@@ -90,10 +73,9 @@ class Rig:
 @pytest.fixture
 def rig() -> Iterator[Rig]:
     rig = Rig()
-    rig.worker.start()
     yield rig
     rig.device.may_go.set()
-    assert rig.worker.stop(TIMEOUT_S)
+    rig.stop()
 
 
 def test_a_write_is_read_back_at_once(rig: Rig) -> None:
@@ -184,6 +166,12 @@ def test_a_sample_keeps_what_could_be_read(rig: Rig) -> None:
     rig.device.raises = {"read_power": broken}
     sample = rig.sample()
     assert (sample.limit, sample.power, sample.error) == (LimitReading(700_000, 700_000), None, broken)
+
+
+def test_of_two_failed_reads_the_first_is_told(rig: Rig) -> None:
+    first, second = DeviceLost("GPU-a", "first"), DeviceLost("GPU-a", "second")
+    rig.device.raises = {"read_limit": first, "read_power": second}
+    assert rig.sample().error is first
 
 
 def test_the_times_of_a_sample_prove_that_the_draw_came_after_the_limit(rig: Rig) -> None:
@@ -280,12 +268,11 @@ def test_a_worker_that_was_never_started_stops() -> None:
 
 def test_workers_of_several_gpus_do_not_wait_for_each_other() -> None:
     rigs = [Rig(), Rig()]
-    for rig in rigs:
-        rig.worker.start()
     rigs[0].hold()
     assert rigs[1].write(500_000).error is None
     rigs[0].device.may_go.set()
-    assert all(rig.worker.stop(TIMEOUT_S) for rig in rigs)
+    for rig in rigs:
+        rig.stop()
 
 
 def test_submitting_never_waits_for_the_device(rig: Rig) -> None:
