@@ -1,0 +1,273 @@
+"""Drives the guard: brings it what devices, controller and clock say, and performs the duties that come back, in order.
+
+No decision about watts is made here. The enforcement loop turns whenever workers have news, when a lease ends, and at
+least every TURN_S. Everything but the workers runs on one event loop, and nothing awaits in the middle of a change.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from rapid.core.cluster import GpuHealth, GrantAnswer, GrantBatch, Greeting, NodeReport, Renewal
+from rapid.core.errors import DeviceDenied, DeviceError, DeviceLost, DeviceMismatch, LimitRefused, RapidError
+from rapid.core.guard import Duty, Guard, Persist, ReportSoon, Say, Write
+from rapidd.inbox import Inbox
+from rapidd.load.push import LoadTable
+from rapidd.state import State
+from rapidd.talk import Talk
+from rapidd.worker import Sampled, WriteDone
+
+TURN_S = 0.1  # the longest pause between two looks at the lease
+STUCK_S = 2.0  # assumed: a driver call that takes longer hangs
+LAND_S = 3.0  # on the way out, how long to wait until every GPU has read back its fallback
+SHOW_S = 1.0  # how old the snapshot may become while no controller asks for reports
+_ANSWERS_MAX = 4096  # as in one report; the oldest are forgotten first
+
+
+class GpuWorker(Protocol):
+    """What the agent asks of the one who makes all calls to a GPU (rapidd.worker.Worker)."""
+
+    gpu: str
+
+    @property
+    def busy_since_s(self) -> float | None: ...
+
+    def submit_write(self, limit_mw: int) -> None: ...
+
+    def submit_sample(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class GpuCounts:
+    """What this daemon has done to one GPU since it started."""
+
+    writes: int = 0
+    failures: int = 0
+    mismatches: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The node at one moment, for whoever shows it; replaced whole and never changed, so any thread may read it."""
+
+    report: NodeReport
+    counts: Mapping[str, GpuCounts]
+    reports_sent: int
+    streams: int
+    ready: bool
+
+
+class Agent:
+    """Enforces on the workers' GPUs what the guard asks for. `clock` is the node's monotonic time in seconds."""
+
+    def __init__(
+        self,
+        guard: Guard,
+        workers: Sequence[GpuWorker],
+        inbox: Inbox,
+        *,
+        loads: LoadTable,
+        state: State,
+        talk: Talk,
+        clock: Callable[[], float],
+        sample_interval_s: float,
+    ) -> None:
+        self.ready = asyncio.Event()
+        self._guard, self._inbox, self._loads, self._state, self._talk = guard, inbox, loads, state, talk
+        self._workers = {worker.gpu: worker for worker in workers}
+        self._clock = clock
+        self._sample_interval_s, self._sample_at_s = sample_interval_s, clock()
+        self._land_by_s: float | None = None
+        self._mistake: Exception | None = None
+        self._greeting = asyncio.Lock()
+        self._listeners: set[asyncio.Event] = set()
+        self._unsaid: deque[GrantAnswer] = deque(maxlen=_ANSWERS_MAX)
+        self._counts = dict.fromkeys(self._workers, GpuCounts())
+        self._health = dict.fromkeys(self._workers, GpuHealth.OK)
+        self._reports_sent = 0
+        self._perform(guard.begin(clock()))
+        self.snapshot = self._look(clock())
+
+    # ---- the enforcement loop ----
+
+    async def run(self, pet: Callable[[], None]) -> bool:
+        """Enforce until `stop` has landed the node; whether every GPU has read back its fallback by then.
+
+        `pet` is called in every turn: a watchdog that watches anything else would miss a loop that hangs.
+        """
+        while True:
+            wake_at_s = self.turn()
+            pet()
+            if self._land_by_s is not None and (self._landed() or self._clock() >= self._land_by_s):
+                return self._landed()
+            await self._inbox.wait(max(0.0, wake_at_s - self._clock()))
+            if self._mistake is not None:
+                raise self._mistake
+
+    def turn(self) -> float:
+        """Take what workers delivered, look at the clock, ask for samples; when to turn again at the latest."""
+        for event in self._inbox.take():
+            self._perform(self._wrote(event) if isinstance(event, WriteDone) else self._sampled(event))
+        at_s = self._clock()
+        self._perform(self._guard.tick(at_s))
+        if at_s >= self._sample_at_s:
+            self._sample_at_s = max(self._sample_at_s + self._sample_interval_s, at_s)
+            for worker in self._workers.values():
+                worker.submit_sample()
+            self._watch(at_s)
+        if at_s - self.snapshot.report.node_time_s >= SHOW_S:
+            self.snapshot = self._look(at_s)
+        if self._guard.ready:
+            self.ready.set()
+        deadline_s = self._guard.next_deadline_s()
+        return min(at_s + TURN_S, self._sample_at_s, at_s + TURN_S if deadline_s is None else deadline_s)
+
+    def stop(self) -> None:
+        """Give every grant up and go down; `run` returns when that is done, or after LAND_S."""
+        at_s = self._clock()
+        self._land_by_s = at_s + LAND_S
+        self._perform(self._guard.stop(at_s))
+        self._inbox.wake()
+
+    def _landed(self) -> bool:
+        return all(gpu.limit_mw <= gpu.fallback_mw for gpu in self._look(self._clock()).report.gpus)
+
+    # ---- what the controller says; called on the event loop ----
+
+    async def greet(self, greeting: Greeting) -> None:
+        """Take the controller's epoch when it is on disk. Raises Stale, or OSError when the disk does not take it."""
+        async with self._greeting:
+            with self._mistakes_end_the_daemon():
+                duties = self._guard.greet(greeting, self._clock())
+            for duty in duties:
+                if isinstance(duty, Persist):
+                    await self._state.save_memory(duty.memory)
+                    self._guard.persisted(duty.memory)
+                else:
+                    self._perform([duty])
+
+    def grant(self, batch: GrantBatch) -> None:
+        with self._mistakes_end_the_daemon():
+            self._perform(self._guard.grant(batch, self._clock()))
+
+    def renew(self, renewal: Renewal) -> None:
+        with self._mistakes_end_the_daemon():
+            self._perform(self._guard.renew(renewal, self._clock()))
+
+    def report(self) -> NodeReport:
+        """The node now, with every answer that no report has carried yet; the next report will not have them."""
+        at_s = self._clock()
+        with self._mistakes_end_the_daemon():
+            report = self._guard.report(at_s, self._loads.fresh(at_s))
+        if self._unsaid:
+            report = replace(report, answers=(*self._unsaid, *report.answers)[-_ANSWERS_MAX:])
+            self._unsaid.clear()
+        self._reports_sent += 1
+        self.snapshot = self._show(report)
+        return report
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[asyncio.Event]:
+        """An event that is set whenever the controller should hear a report now; the listener clears it."""
+        news = asyncio.Event()
+        self._listeners.add(news)
+        try:
+            yield news
+        finally:
+            self._listeners.discard(news)
+
+    # ---- what devices say ----
+
+    def _wrote(self, done: WriteDone) -> list[Duty]:
+        error, counts = done.error, self._counts[done.gpu]
+        self._counts[done.gpu] = GpuCounts(
+            counts.writes + 1,
+            counts.failures + (error is not None),
+            counts.mismatches + isinstance(error, DeviceMismatch),
+        )
+        limit_mw = None if done.reading is None else done.reading.enforced_mw
+        problem, health = ("", GpuHealth.OK) if error is None else (str(error), _health(error, lost=limit_mw is None))
+        self._note(done.gpu, health, problem)
+        return self._guard.wrote(done.gpu, done.asked_mw, limit_mw, problem, health, done.at_s)
+
+    def _sampled(self, sample: Sampled) -> list[Duty]:
+        limit, power, error = sample.limit, sample.power, sample.error
+        problem, health = ("", GpuHealth.OK) if error is None else (str(error), _health(error, lost=limit is None))
+        self._note(sample.gpu, health, problem)
+        return self._guard.sampled(
+            sample.gpu,
+            limit_mw=None if limit is None else limit.enforced_mw,
+            requested_mw=None if limit is None else limit.requested_mw,
+            limit_at_s=sample.limit_at_s,
+            draw_mw=None if power is None else power.draw_mw,
+            draw_at_s=sample.power_at_s,
+            energy_mj=None if power is None else power.energy_mj,
+            problem=problem,
+            health=health,
+        )
+
+    def _watch(self, at_s: float) -> None:
+        """A call that does not come back delivers nothing, so its GPU is reported lost from here."""
+        for worker in self._workers.values():
+            since_s = worker.busy_since_s
+            if since_s is None or at_s - since_s < STUCK_S:
+                continue
+            hanging = DeviceLost(worker.gpu, f"the driver has not answered for {at_s - since_s:.0f} s")
+            self._perform(self._sampled(Sampled(worker.gpu, None, None, hanging, at_s, at_s)))
+
+    # ---- helpers ----
+
+    def _perform(self, duties: Sequence[Duty]) -> None:
+        for duty in duties:
+            match duty:
+                case Write(gpu, limit_mw):
+                    self._workers[gpu].submit_write(limit_mw)
+                case Say(level, event, about, detail):
+                    self._talk.say(level, event, about, detail)
+                case ReportSoon():
+                    for news in self._listeners:
+                        news.set()
+                case Persist():
+                    raise AssertionError(f"only a greeting may change what is on disk: {duty}")
+
+    def _look(self, at_s: float) -> Snapshot:
+        """A snapshot outside of reporting; the answers wait for the next report."""
+        report = self._guard.report(at_s, self._loads.fresh(at_s))
+        self._unsaid.extend(report.answers)
+        return self._show(report)
+
+    def _show(self, report: NodeReport) -> Snapshot:
+        return Snapshot(report, dict(self._counts), self._reports_sent, len(self._listeners), self._guard.ready)
+
+    def _note(self, gpu: str, health: GpuHealth, problem: str) -> None:
+        """Say so when a GPU falls ill or is well again, and let the controller know."""
+        if health is self._health[gpu]:
+            return
+        self._health[gpu] = health
+        self._perform(
+            [Say("info" if health is GpuHealth.OK else "error", f"gpu {health.value}", gpu, problem), ReportSoon()]
+        )
+
+    @contextlib.contextmanager
+    def _mistakes_end_the_daemon(self) -> Iterator[None]:
+        """gRPC would turn a failed assertion into a status and go on; `run` raises it instead."""
+        try:
+            yield
+        except RapidError:
+            raise
+        except Exception as mistake:
+            self._mistake = mistake
+            self._inbox.wake()
+            raise
+
+
+def _health(error: DeviceError | LimitRefused, *, lost: bool) -> GpuHealth:
+    """Which health a failed call shows; `lost`: the limit could not even be read."""
+    if isinstance(error, DeviceDenied):
+        return GpuHealth.DENIED
+    if isinstance(error, DeviceMismatch):
+        return GpuHealth.MISMATCH
+    return GpuHealth.LOST if lost or isinstance(error, DeviceLost) else GpuHealth.OK

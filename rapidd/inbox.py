@@ -1,0 +1,52 @@
+"""Where worker threads leave their events for the event loop.
+
+Bounded by what workers may have outstanding: per GPU one write, and one sample for each time that one was asked for
+since the last `take`.
+"""
+
+import asyncio
+import contextlib
+import threading
+
+from rapidd.worker import Event, Sampled, WriteDone
+
+
+class Inbox:
+    """Made on the event loop that takes from it. Only `deliver` may be called from other threads."""
+
+    def __init__(self, gpus: int) -> None:
+        self._gpus = gpus
+        self._loop = asyncio.get_running_loop()
+        self._news = asyncio.Event()
+        self._lock = threading.Lock()
+        self._events: list[Event] = []
+        self._samples = 0
+
+    def deliver(self, event: Event) -> None:
+        """Leave an event. A write wakes the loop at once; samples when all GPUs have one, for one waking costs as
+        much as handling all of them. What a slow GPU holds up waits for the next turn."""
+        with self._lock:
+            self._events.append(event)
+            self._samples += isinstance(event, Sampled)
+            wake = isinstance(event, WriteDone) or self._samples >= self._gpus
+        if wake:
+            # A call that hung until the loop was gone has nobody to wake.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._news.set)
+
+    def take(self) -> list[Event]:
+        """All events so far, oldest first."""
+        with self._lock:
+            events, self._events, self._samples = self._events, [], 0
+        return events
+
+    def wake(self) -> None:
+        """End the wait that is going on, or else the next one."""
+        self._news.set()
+
+    async def wait(self, timeout_s: float) -> None:
+        """Until there is something to take, someone calls `wake`, or the time is up."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._news.wait()
+        self._news.clear()

@@ -1,0 +1,93 @@
+"""Phase load that engines push: the newest of each instance, for as long as it is fresh."""
+
+import asyncio
+from collections.abc import AsyncIterable, Callable
+
+import grpc
+import grpc.aio
+
+from rapid.core.cluster import PhaseLoad
+from rapid.core.errors import Refused, WireInvalid
+from rapid.v1 import load_pb2, load_pb2_grpc
+from rapid.wire.common import decode_push
+from rapidd.streams import Ended, first_of, read, told
+
+SILENT_S = 60.0  # a stream that has brought nothing for so long is closed
+FRESH_S = 10.0  # an engine pushes a few times a second; one that is silent for this long has stopped
+
+Context = grpc.aio.ServicerContext[load_pb2.PushRequest, load_pb2.PushResponse]
+
+
+class LoadTable:
+    """The newest load of at most `max_instances` instances. Times are the host's monotonic clock."""
+
+    def __init__(self, max_instances: int) -> None:
+        self._max_instances = max_instances
+        self._newest: dict[str, PhaseLoad] = {}
+
+    def take(self, load: PhaseLoad, at_s: float) -> None:
+        """Keep the load if it is news. Raises WireInvalid for one from the future, Refused when the table is full."""
+        if load.at_s > at_s:
+            ahead = f"{load.at_s:.3f} s is {load.at_s - at_s:.3f} s ahead of this host's CLOCK_MONOTONIC"
+            raise WireInvalid("load.at_s", f"{ahead}; take the time there, before the push")
+        held = self._newest.get(load.instance)
+        if load.at_s <= at_s - FRESH_S or (held is not None and load.at_s < held.at_s):
+            return  # too old to be reported, or overtaken
+        if held is None and len(self._newest) >= self._max_instances and not self._forget_stale(at_s):
+            raise Refused(
+                f"instance {load.instance}: this host carries the load of {self._max_instances} instances already; "
+                "raise load.max_instances"
+            )
+        self._newest[load.instance] = load
+
+    def fresh(self, at_s: float) -> tuple[PhaseLoad, ...]:
+        """Every load that is less than FRESH_S old, in the order in which its instance came."""
+        self._forget_stale(at_s)
+        return tuple(self._newest.values())
+
+    def _forget_stale(self, at_s: float) -> bool:
+        """Whether there was one to forget."""
+        stale = [name for name, load in self._newest.items() if load.at_s <= at_s - FRESH_S]
+        for name in stale:
+            del self._newest[name]
+        return bool(stale)
+
+
+class LoadService(load_pb2_grpc.LoadServiceServicer):
+    """Takes what the engines of this host push. A stream that ends takes nothing away: its load ages out."""
+
+    def __init__(self, loads: LoadTable, clock: Callable[[], float]) -> None:
+        self._loads, self._clock = loads, clock
+        self._stopping = asyncio.Event()
+
+    async def Push(self, requests: AsyncIterable[load_pb2.PushRequest], context: Context) -> load_pb2.PushResponse:
+        taken = load_pb2.PushResponse()
+        async with told(context):
+            await first_of(self._until_stopped(), self._take_all(context, taken))
+        return taken
+
+    def stop(self) -> None:
+        """End every stream."""
+        self._stopping.set()
+
+    async def _until_stopped(self) -> None:
+        await self._stopping.wait()
+        raise Ended(grpc.StatusCode.UNAVAILABLE, "the daemon stops")
+
+    async def _take_all(self, context: Context, taken: load_pb2.PushResponse) -> None:
+        while (request := await _next(context)) is not None:
+            load = decode_push(request)
+            try:
+                self._loads.take(load, self._clock())
+            except Refused as full:
+                raise Ended(grpc.StatusCode.RESOURCE_EXHAUSTED, str(full)) from full
+            taken.taken += 1
+
+
+async def _next(context: Context) -> load_pb2.PushRequest | None:
+    try:
+        async with asyncio.timeout(SILENT_S):
+            return await read(context)
+    except TimeoutError:
+        text = f"nothing was pushed for {SILENT_S:g} s; push a few times a second"
+        raise Ended(grpc.StatusCode.UNAVAILABLE, text) from None

@@ -1,0 +1,138 @@
+"""/metrics on loopback, for Prometheus: one page per scrape, made from one snapshot of the node."""
+
+import contextlib
+import socket
+import socketserver
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from http import HTTPStatus
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+from prometheus_client import exposition
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from rapid import __version__
+from rapid.core.cluster import GpuHealth, GpuReport
+from rapidd.agent import GpuCounts, Snapshot
+
+REQUEST_TIMEOUT_S = 2.0  # requests are answered one after the other, so none may dawdle
+
+
+class NodeCollector(Collector):
+    """Every metric of the node. A value that the device did not tell is left out, never shown as zero."""
+
+    def __init__(self, look: Callable[[], Snapshot]) -> None:
+        self._look = look
+
+    def collect(self) -> Iterator[Metric]:
+        snapshot = self._look()
+        report = snapshot.report
+        about = {"version": __version__, "node": report.node, "incarnation": report.incarnation}
+        yield InfoMetricFamily("rapidd", "This life of the daemon", value=about)
+        yield GaugeMetricFamily("rapidd_ready", "1 when every GPU has been at its fallback since start", snapshot.ready)
+        yield GaugeMetricFamily("rapidd_streams", "Controllers that are connected", snapshot.streams)
+        yield GaugeMetricFamily("rapidd_instances", "Engine instances with fresh load", len(report.loads))
+        yield GaugeMetricFamily("rapidd_lease_left_seconds", "Until grants end; 0: none", report.lease_left_s)
+        yield GaugeMetricFamily("rapidd_mark_epoch", "Epoch of the last order taken", report.mark.epoch)
+        yield GaugeMetricFamily("rapidd_mark_seq", "Number of the last order taken", report.mark.seq)
+        yield CounterMetricFamily("rapidd_reports", "Reports sent", snapshot.reports_sent)
+        yield from _of_gpus(report.gpus)
+        yield from _of_counts(report.gpus, snapshot.counts)
+
+
+def _of_gpus(gpus: tuple[GpuReport, ...]) -> Iterator[Metric]:
+    watts: tuple[tuple[str, str, Callable[[GpuReport], int | None]], ...] = (
+        ("limit", "Greatest limit that may be in force", lambda gpu: gpu.limit_mw),
+        ("grant", "Limit of the grant, given up or not", lambda gpu: gpu.grant_mw),
+        ("draw", "Power drawn", lambda gpu: gpu.draw_mw),
+        ("floor", "Least limit that the device accepts", lambda gpu: gpu.floor_mw),
+        ("ceiling", "Greatest limit that the device accepts", lambda gpu: gpu.ceiling_mw),
+        ("fallback", "Limit without a controller", lambda gpu: gpu.fallback_mw),
+    )
+    for name, help_text, value_of in watts:
+        family = GaugeMetricFamily(f"rapidd_gpu_{name}_watts", help_text, labels=("gpu", "index"))
+        for gpu in gpus:
+            if (power_mw := value_of(gpu)) is not None:
+                family.add_metric(_labels(gpu), power_mw / 1000)
+        yield family
+    energy = CounterMetricFamily("rapidd_gpu_energy_joules", "The device's own counter", labels=("gpu", "index"))
+    void = GaugeMetricFamily("rapidd_gpu_grant_void", "1 when the grant was given up", labels=("gpu", "index"))
+    health = GaugeMetricFamily("rapidd_gpu_health", "1 for the health it is in", labels=("gpu", "index", "health"))
+    for gpu in gpus:
+        if gpu.energy_mj is not None:
+            energy.add_metric(_labels(gpu), gpu.energy_mj / 1000)
+        void.add_metric(_labels(gpu), gpu.void)
+        for kind in GpuHealth:
+            health.add_metric((*_labels(gpu), kind.value), kind is gpu.health)
+    yield from (energy, void, health)
+
+
+def _of_counts(gpus: tuple[GpuReport, ...], counts: Mapping[str, GpuCounts]) -> Iterator[Metric]:
+    kinds: tuple[tuple[str, str, Callable[[GpuCounts], int]], ...] = (
+        ("writes", "Limits written", lambda count: count.writes),
+        ("write_failures", "Limits written that did not come into force", lambda count: count.failures),
+        ("readback_mismatches", "Limits read back higher than they were set", lambda count: count.mismatches),
+    )
+    for name, help_text, value_of in kinds:
+        family = CounterMetricFamily(f"rapidd_gpu_{name}", help_text, labels=("gpu", "index"))
+        for gpu in gpus:
+            family.add_metric(_labels(gpu), value_of(counts[gpu.gpu]))
+        yield family
+
+
+def _labels(gpu: GpuReport) -> tuple[str, str]:
+    return gpu.gpu, str(gpu.index)
+
+
+@contextlib.contextmanager
+def serving_metrics(host: str, port: int, look: Callable[[], Snapshot]) -> Iterator[int]:
+    """Serve http://host:port/metrics on a thread while this lasts; yields the port bound. Raises OSError.
+
+    `look` is called on that thread.
+    """
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(NodeCollector(look))
+    page = exposition.make_wsgi_app(registry)
+
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"] != "/metrics":
+            start_response(f"{HTTPStatus.NOT_FOUND.value} Not Found", [("Content-Type", "text/plain")])
+            return [b"metrics are at /metrics\n"]
+        text: Iterable[bytes] = page(environ, start_response)
+        return text
+
+    with (_Server6 if ":" in host else _Server)((host, port), _Request) as server:
+        server.set_app(answer)
+        thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join(REQUEST_TIMEOUT_S)
+
+
+class _Server(WSGIServer):
+    """One request at a time; callers beyond the kernel's backlog are refused."""
+
+    def server_bind(self) -> None:
+        # The standard one looks the host's name up, and a name server that is down would hold up the start.
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.socket.getsockname()[:2]
+        self.setup_environ()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A caller that hung up or dawdled concerns nobody."""
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+class _Request(WSGIRequestHandler):
+    timeout = REQUEST_TIMEOUT_S
+
+    def log_message(self, format: str, *args: object) -> None:
+        """A scrape every few seconds is no news."""

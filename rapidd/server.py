@@ -1,0 +1,152 @@
+"""NodeService over gRPC: one controller at a time greets, grants and renews on a stream, and hears reports on it."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterable, Iterator
+from typing import Any
+
+import grpc
+import grpc.aio
+from structlog.typing import FilteringBoundLogger
+
+from rapid.core.cluster import GrantBatch, Greeting, Renewal
+from rapid.core.errors import RapidError, Stale, WireInvalid
+from rapid.v1 import node_pb2, node_pb2_grpc
+from rapid.wire.node import Greeted, NodeDescription, decode_enforce, encode_description, encode_report
+from rapidd.agent import Agent
+from rapidd.streams import Ended, first_of, read, told
+
+GREETING_TIMEOUT_S = 10.0  # from the start of the call to its first message
+TELL_TIMEOUT_S = 10.0  # a reader that has taken nothing for so long is as good as gone
+
+Context = grpc.aio.ServicerContext[node_pb2.EnforceRequest, node_pb2.EnforceResponse]
+
+
+class _Stream:
+    """The stream of a controller that was greeted, until someone ends it."""
+
+    def __init__(self, greeting: Greeting) -> None:
+        self.greeting = greeting
+        self._why: RapidError | None = None
+        self._ended = asyncio.Event()
+
+    def end(self, why: RapidError) -> None:
+        self._why = why
+        self._ended.set()
+
+    async def until_ended(self) -> None:
+        await self._ended.wait()
+        assert self._why is not None
+        raise self._why
+
+
+class NodeService(node_pb2_grpc.NodeServiceServicer):
+    """What a controller, or a tool, can ask of this node."""
+
+    def __init__(self, agent: Agent, description: NodeDescription, log: FilteringBoundLogger) -> None:
+        self._agent, self._node, self._log = agent, description.node, log
+        self._description = encode_description(description)
+        self._stream: _Stream | None = None
+        self._stopping: Ended | None = None
+
+    async def Describe(self, request: node_pb2.DescribeRequest, context: Any) -> node_pb2.DescribeResponse:
+        return self._description
+
+    # grpc.aio also takes a coroutine that reads and writes the stream itself, which its stubs do not say.
+    async def Enforce(  # type: ignore[override]
+        self, requests: AsyncIterable[node_pb2.EnforceRequest], context: Context
+    ) -> None:
+        async with told(context):
+            greeted = await self._greeted(context)
+            await self._take_epoch(greeted.greeting)
+            with self._leading(greeted.greeting) as stream:
+                who = {"epoch": greeted.greeting.epoch, "controller": greeted.greeting.controller_id}
+                self._log.info("controller greeted", **who, peer=context.peer())
+                try:
+                    await first_of(
+                        stream.until_ended(), self._hear(context), self._tell(context, greeted.report_interval_s)
+                    )
+                finally:
+                    self._log.info("controller gone", **who)
+
+    def stop(self) -> None:
+        """End the stream, and refuse to begin another."""
+        self._stopping = Ended(grpc.StatusCode.UNAVAILABLE, f"node {self._node}: the daemon stops")
+        if self._stream is not None:
+            self._stream.end(self._stopping)
+
+    async def _greeted(self, context: Context) -> Greeted:
+        try:
+            async with asyncio.timeout(GREETING_TIMEOUT_S):
+                request = await read(context)
+        except TimeoutError:
+            raise WireInvalid("greeting", f"missing; nothing came within {GREETING_TIMEOUT_S:g} s") from None
+        if request is None:
+            raise WireInvalid("greeting", "missing; the stream ended before it")
+        said = decode_enforce(request, node=self._node)
+        if not isinstance(said, Greeted):
+            raise WireInvalid("greeting", f"missing; the first message of a stream is {request.WhichOneof('body')}")
+        return said
+
+    async def _take_epoch(self, greeting: Greeting) -> None:
+        try:
+            await self._agent.greet(greeting)
+        except Stale as stale:
+            self._log.warning("greeting refused", detail=str(stale))
+            raise
+        except OSError as error:
+            why = error.strerror or "the disk does not answer"
+            text = (
+                f"node {self._node}: epoch {greeting.epoch} is not taken, it cannot be kept in the state folder: {why}"
+            )
+            self._log.error("greeting refused", detail=text)
+            raise Ended(grpc.StatusCode.UNAVAILABLE, text) from error
+
+    @contextlib.contextmanager
+    def _leading(self, greeting: Greeting) -> Iterator[_Stream]:
+        """The one stream that counts, until another controller life is greeted; it ends the stream before it."""
+        if self._stopping is not None:
+            raise self._stopping
+        if self._stream is not None:
+            self._stream.end(self._superseded(self._stream.greeting, greeting))
+        self._stream = stream = _Stream(greeting)
+        try:
+            yield stream
+        finally:
+            if self._stream is stream:
+                self._stream = None
+
+    def _superseded(self, old: Greeting, new: Greeting) -> RapidError:
+        if old.controller_id == new.controller_id:
+            text = f"node {self._node}: a newer stream of controller {new.controller_id} took over"
+            return Ended(grpc.StatusCode.ABORTED, text)
+        return Stale(f"node {self._node}: epoch {old.epoch} is lower than epoch {new.epoch}, which it has seen")
+
+    async def _hear(self, context: Context) -> None:
+        """Pass on what the controller says until it says no more. The stream lives as long as reports are taken."""
+        while (request := await read(context)) is not None:
+            match decode_enforce(request, node=self._node):
+                case GrantBatch() as batch:
+                    self._agent.grant(batch)
+                case Renewal() as renewal:
+                    self._agent.renew(renewal)
+                case Greeted():
+                    raise WireInvalid("greeting", "only the first message of a stream may be one")
+
+    async def _tell(self, context: Context, interval_s: float) -> None:
+        """Send a report every interval_s, and at once when there is news.
+
+        A report is made when the reader has taken the one before, so a slow reader finds the newest and no queue grows.
+        """
+        with self._agent.listening() as news:
+            while True:
+                news.clear()
+                try:
+                    async with asyncio.timeout(TELL_TIMEOUT_S):
+                        await context.write(encode_report(self._agent.report()))
+                except TimeoutError:
+                    text = f"node {self._node}: no report was taken for {TELL_TIMEOUT_S:g} s"
+                    raise Ended(grpc.StatusCode.UNAVAILABLE, text) from None
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(interval_s):
+                        await news.wait()
