@@ -52,7 +52,6 @@ class SimDevice:
         self.info = DeviceInfo(spec.gpu, spec.index, spec.name, "simulated", spec.floor_mw, spec.ceiling_mw)
 
     def set_limit(self, limit_mw: int) -> None:
-        self.info.check_range(limit_mw)
         self._sim.set_limit(limit_mw, self._clock())
 
     def read_limit(self) -> LimitReading:
