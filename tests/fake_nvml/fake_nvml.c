@@ -96,7 +96,7 @@ const char *nvmlErrorString(int status) {
     return text;
 }
 
-/* ---- helpers ---- */
+/* ---- what the calls share ---- */
 
 static int text_out(const char *text, char *out, unsigned length) {
     if (strlen(text) >= length) return INSUFFICIENT_SIZE;
