@@ -1,0 +1,186 @@
+"""Programs that run beside the demo: started, watched, started again when they die, and stopped.
+
+None outlives the demo. Each gets a session of its own, so that Ctrl-C reaches only the demo, which then stops them in order. Should the demo
+itself be killed, the kernel kills them: each asks for that (PR_SET_PDEATHSIG) before it becomes its program.
+"""
+
+import asyncio
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rapid.core.errors import RapidError, Unreachable
+
+LOOK_S = 0.05  # how often to see who has died
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0  # before a program is started again; doubles
+STEADY_S = 5.0  # a program that ran this long starts the pauses from the first again
+MAX_STARTS = 100  # of one program; then something is wrong that starting does not heal
+LOG_TAIL_BYTES = 4096
+_PR_SET_PDEATHSIG = 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class ProgramFailed(RapidError):
+    """A program that does not stay up; the message has its last words and where its log is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What to run. Its stdout and stderr are appended to `log`."""
+
+    name: str
+    argv: tuple[str, ...]
+    log: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class Running:
+    """One program, in its present life or between two."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.starts = 0
+        self.stopping = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_s = 0.0
+        self._again_s = 0.0  # not to be started before
+        self._pause_s = FIRST_PAUSE_S
+
+    @property
+    def pid(self) -> int | None:
+        """None: it is between two lives."""
+        return self._process.pid if self._process else None
+
+    def start(self, now_s: float) -> None:
+        """Raises ProgramFailed after MAX_STARTS."""
+        if self.starts >= MAX_STARTS:
+            raise ProgramFailed(f"{self.program.name} died {self.starts} times; {self.last_words()}")
+        self.starts += 1
+        self._started_s = now_s
+        with self.program.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.program.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **self.program.environment},
+                start_new_session=True,
+                preexec_fn=_die_with(os.getpid()),
+            )
+
+    def look(self, now_s: float) -> str:
+        """How it died since the last look; empty: it lives, or was dead before."""
+        if self._process is None or (code := self._process.poll()) is None:
+            return ""
+        if now_s - self._started_s >= STEADY_S:
+            self._pause_s = FIRST_PAUSE_S
+        self._again_s = now_s + self._pause_s
+        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+        self._process = None
+        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+    def due(self, now_s: float) -> bool:
+        """Whether it is time to start it again."""
+        return self._process is None and not self.stopping and now_s >= self._again_s
+
+    def tell(self, number: signal.Signals) -> None:
+        """Send a signal to its whole session, if it lives."""
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, number)
+
+    def ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
+
+    def last_words(self) -> str:
+        """The last line of its log, and where the rest is."""
+        try:
+            tail = self.program.log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace").strip()
+        except OSError:
+            tail = ""
+        return f"its last words: {tail.splitlines()[-1] if tail else 'none'} (log: {self.program.log})"
+
+
+class Keeper:
+    """Keeps programs running. `notice` hears of each death and each new start."""
+
+    def __init__(self, notice: Callable[[str], None]) -> None:
+        self._notice = notice
+        self._running: dict[str, Running] = {}
+        self.restarts = 0
+
+    def start(self, program: Program) -> Running:
+        """Start it, and again whenever it dies."""
+        assert program.name not in self._running, f"{program.name} is started twice"
+        running = Running(program)
+        running.start(time.monotonic())
+        self._running[program.name] = running
+        return running
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The living, by name."""
+        return {name: one.pid for name, one in self._running.items() if one.pid is not None and not one.ended()}
+
+    async def watch(self) -> None:
+        """Start again whoever dies, for ever. Raises ProgramFailed when one does not stay up."""
+        while True:
+            now_s = time.monotonic()
+            for name, one in self._running.items():
+                if not one.stopping and (death := one.look(now_s)):
+                    self._notice(f"{name} {death}; starting it again")
+                if one.due(now_s):
+                    one.start(now_s)
+                    self.restarts += 1
+            await asyncio.sleep(LOOK_S)
+
+    async def until(self, condition: Callable[[], bool], what: str, deadline_s: float) -> None:
+        """Wait for the start of something. Raises ProgramFailed if a program ends meanwhile, Unreachable if late."""
+        end_s = time.monotonic() + deadline_s
+        while not condition():
+            for name, one in self._running.items():
+                if not one.stopping and one.ended():
+                    raise ProgramFailed(f"{name} did not start; {one.last_words()}")
+            if time.monotonic() > end_s:
+                raise Unreachable(f"{what}: not within {deadline_s:g} s")
+            await asyncio.sleep(LOOK_S)
+
+    async def stop(self, names: Sequence[str], grace_s: float) -> None:
+        """SIGTERM to these programs, SIGKILL to those that are still there after grace_s."""
+        stopping = [self._running[name] for name in names if name in self._running]
+        for one in stopping:
+            one.stopping = True
+            one.tell(signal.SIGTERM)
+        end_s = time.monotonic() + grace_s
+        for one in stopping:
+            while not one.ended() and time.monotonic() < end_s:
+                await asyncio.sleep(LOOK_S)
+        self._kill(stopping)
+
+    def kill_all(self) -> None:
+        """The last resort: everything that lives ends now."""
+        self._kill(list(self._running.values()))
+
+    def _kill(self, running: Sequence[Running]) -> None:
+        for one in running:
+            one.stopping = True
+            one.tell(signal.SIGKILL)
+        for one in running:
+            if one._process is not None:
+                one._process.wait()
+
+
+def _die_with(parent: int) -> Callable[[], None]:
+    """Runs in the child, before it becomes its program. It may have lost its parent already: then it ends here."""
+
+    def ask() -> None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return ask
