@@ -1,7 +1,8 @@
 """Programs that run beside the demo: started, watched, started again when they die, and stopped.
 
-None outlives the demo. Each gets a session of its own, so that Ctrl-C reaches only the demo, which then stops them in order. Should the demo
-itself be killed, the kernel kills them: each asks for that (PR_SET_PDEATHSIG) before it becomes its program.
+None outlives the demo. Each gets a session of its own, so that Ctrl-C reaches only the demo, which then stops them in
+order. Should the demo itself be killed, the kernel kills them: each asks for that (PR_SET_PDEATHSIG) before it becomes
+its program.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 
 from rapid.core.errors import RapidError, Unreachable
@@ -156,10 +158,10 @@ class Keeper:
         for one in stopping:
             one.stopping = True
             one.tell(signal.SIGTERM)
-        end_s = time.monotonic() + grace_s
-        for one in stopping:
-            while not one.ended() and time.monotonic() < end_s:
-                await asyncio.sleep(LOOK_S)
+        for _ in range(ceil(grace_s / LOOK_S)):
+            if all(one.ended() for one in stopping):
+                return
+            await asyncio.sleep(LOOK_S)
         self._kill(stopping)
 
     def kill_all(self) -> None:
