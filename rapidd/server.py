@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 import grpc
@@ -11,6 +12,8 @@ from structlog.typing import FilteringBoundLogger
 
 from rapid.core.cluster import GrantBatch, Greeting, Renewal
 from rapid.core.errors import RapidError, Stale, WireInvalid
+from rapid.rpc import RpcServer, start_server
+from rapid.tls import TlsConfig
 from rapid.v1 import node_pb2, node_pb2_grpc
 from rapid.wire.node import Greeted, NodeDescription, decode_enforce, encode_description, encode_report
 from rapidd.agent import Agent
@@ -18,6 +21,7 @@ from rapidd.streams import Ended, first_of, read, told
 
 GREETING_TIMEOUT_S = 10.0  # from the start of the call to its first message
 TELL_TIMEOUT_S = 10.0  # a reader that has taken nothing for so long is as good as gone
+SERVICE = node_pb2.DESCRIPTOR.services_by_name["NodeService"].full_name
 
 Context = grpc.aio.ServicerContext[node_pb2.EnforceRequest, node_pb2.EnforceResponse]
 
@@ -150,3 +154,15 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(interval_s):
                         await news.wait()
+
+
+@contextlib.asynccontextmanager
+async def serving_node(service: NodeService, address: str, tls: TlsConfig | None, key: str) -> AsyncIterator[RpcServer]:
+    """Serve at the address, which the config key names, while this lasts. Raises ConfigInvalid."""
+    add = partial(node_pb2_grpc.add_NodeServiceServicer_to_server, service)
+    server = await start_server({key: address}, add, services=[SERVICE], tls=tls)
+    try:
+        yield server
+    finally:
+        service.stop()
+        await server.stop()

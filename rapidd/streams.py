@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 
 from rapid.core.errors import RapidError
-from rapid.wire.errors import status_of
+from rapid.rpc import abort
 
 Request = TypeVar("Request")
 
@@ -48,8 +48,7 @@ async def told(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Non
     try:
         yield
     except RapidError as error:
-        status = status_of(error, error.code if isinstance(error, Ended) else None)
-        await context.abort(status.code, status.message, status.trailers)
+        await abort(context, error, error.code if isinstance(error, Ended) else None)
     except grpc.aio.InternalError:
         pass  # The caller is gone in the middle of a message, and with it the one who could be told.
 

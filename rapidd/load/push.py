@@ -1,18 +1,25 @@
 """Phase load that engines push: the newest of each instance, for as long as it is fresh."""
 
 import asyncio
-from collections.abc import AsyncIterable, Callable
+import contextlib
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
 
 import grpc
 import grpc.aio
 
 from rapid.core.cluster import PhaseLoad
-from rapid.core.errors import Refused, WireInvalid
+from rapid.core.errors import ConfigInvalid, Refused, WireInvalid
+from rapid.rpc import RpcServer, start_server
+from rapid.tls import UNIX
 from rapid.v1 import load_pb2, load_pb2_grpc
 from rapid.wire.common import decode_push
 from rapidd.streams import Ended, first_of, read, told
 
 SILENT_S = 60.0  # a stream that has brought nothing for so long is closed
+FOLDER_MODE = 0o750  # a Unix socket does not say who calls, so the folder says who may
+SERVICE = load_pb2.DESCRIPTOR.services_by_name["LoadService"].full_name
 FRESH_S = 10.0  # an engine pushes a few times a second; one that is silent for this long has stopped
 
 Context = grpc.aio.ServicerContext[load_pb2.PushRequest, load_pb2.PushResponse]
@@ -91,3 +98,31 @@ async def _next(context: Context) -> load_pb2.PushRequest | None:
     except TimeoutError:
         text = f"nothing was pushed for {SILENT_S:g} s; push a few times a second"
         raise Ended(grpc.StatusCode.UNAVAILABLE, text) from None
+
+
+@contextlib.asynccontextmanager
+async def serving_load(service: LoadService, path: Path, key: str) -> AsyncIterator[RpcServer]:
+    """Serve on a Unix socket, which the config key names, while this lasts. Raises ConfigInvalid."""
+    _make_private_folder(path.parent, key)
+    add = partial(load_pb2_grpc.add_LoadServiceServicer_to_server, service)
+    server = await start_server({key: f"{UNIX}{path}"}, add, services=[SERVICE])
+    await server.set_serving(True)
+    try:
+        yield server
+    finally:
+        service.stop()
+        await server.stop()
+
+
+def _make_private_folder(folder: Path, key: str) -> None:
+    """A folder that only its owner and group get into; one that is there already must be such a folder."""
+    try:
+        folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        mode = folder.stat().st_mode & 0o777
+    except OSError as error:
+        raise ConfigInvalid(key, f"folder {folder} cannot be used: {error.strerror}") from error
+    if mode & 0o007:
+        raise ConfigInvalid(
+            key,
+            f"folder {folder} has mode {mode:o}, so every user could push load; use a folder of mode {FOLDER_MODE:o}",
+        )
