@@ -1,0 +1,169 @@
+"""The JSON of rapidctl: the nouns as documents. Units are in the names: _w watts (a float), _s seconds, 0 to 1 shares.
+
+What is unknown, or infinite, is null. Keys are added in later versions, never renamed or taken away.
+"""
+
+import math
+
+from rapid.core.cluster import Decision, PhaseLoad
+from rapid.core.status import DomainStatus, GpuStatus, InstanceStatus, NodeStatus, SloStatus, Status
+from rapidctl.commands._health import troubles
+from rapidctl.output import Document
+
+DECISION_SHAPE = """\
+id at_s wall_s by reason inputs changes
+  at_s is the controller's monotonic clock, wall_s seconds since 1970
+  inputs   an object: what the decision rested on, by name
+  changes  a list of: subject before after"""
+
+STATUS_SHAPE = """\
+one object: ok troubles at_s wall_s epoch controller_id policy paused
+            role_moves watts_moved domains nodes instances slo last_decision
+  ok         true when nothing is red; troubles lists what is, in words
+  domains    a list of: domain parent budget_w reserved_w held_w free_w draw_w
+             over_budget advice
+  nodes      a list of: node domain health age_s problem gpus
+    health   "never heard", "reporting", "silent" or "released"
+    gpus     a list of: gpu index instance limit_w target_w held_w draw_w
+             floor_w ceiling_w fallback_w managed health problem
+  instances  a list of: instance engine node gpus role phase target_role pinned
+             problem load
+    load     at_s waiting_requests waiting_tokens oldest_wait_s
+             running_requests kv_used_fraction arrived finished prompt_tokens
+             output_tokens
+  slo        ttft_target_s tpot_target_s ttft_attainment tpot_attainment
+             ttft_window_s tpot_window_s finished
+  last_decision  as in 'rapidctl why'
+Names end in the unit: _w watts, _s seconds; attainment is a share of 1.
+null: not known or none, such as a draw without a fresh reading."""
+
+
+def status_document(status: Status) -> Document:
+    """See STATUS_SHAPE."""
+    red = troubles(status)
+    return {
+        "ok": not red,
+        "troubles": red,
+        "at_s": status.at_s,
+        "wall_s": status.wall_s,
+        "epoch": status.epoch,
+        "controller_id": status.controller_id,
+        "policy": status.policy,
+        "paused": status.paused,
+        "role_moves": status.role_moves,
+        "watts_moved": status.watts_moved_mw / 1000,
+        "domains": [domain_document(domain) for domain in status.domains],
+        "nodes": [_node_document(node) for node in status.nodes],
+        "instances": [_instance_document(instance) for instance in status.instances],
+        "slo": _slo_document(status.slo),
+        "last_decision": decision_document(status.last_decision) if status.last_decision else None,
+    }
+
+
+def domain_document(domain: DomainStatus) -> Document:
+    """A domain as in STATUS_SHAPE."""
+    return {
+        "domain": domain.domain,
+        "parent": domain.parent or None,
+        "budget_w": domain.budget_mw / 1000,
+        "reserved_w": domain.reserved_mw / 1000,
+        "held_w": domain.held_mw / 1000,
+        "free_w": (domain.budget_mw - domain.reserved_mw - domain.held_mw) / 1000,
+        "draw_w": _watts(domain.draw_mw),
+        "over_budget": domain.over_budget,
+        "advice": domain.advice,
+    }
+
+
+def decision_document(decision: Decision) -> Document:
+    """See DECISION_SHAPE."""
+    return {
+        "id": decision.id,
+        "at_s": decision.at_s,
+        "wall_s": decision.wall_s,
+        "by": decision.by,
+        "reason": decision.reason,
+        "inputs": {name: value if isinstance(value, str) else _finite(value) for name, value in decision.inputs},
+        "changes": [
+            {"subject": subject, "before": before, "after": after} for subject, before, after in decision.changes
+        ],
+    }
+
+
+def _node_document(node: NodeStatus) -> Document:
+    return {
+        "node": node.node,
+        "domain": node.domain,
+        "health": node.health.value,
+        "age_s": _finite(node.age_s),
+        "problem": node.problem,
+        "gpus": [_gpu_document(gpu) for gpu in node.gpus],
+    }
+
+
+def _gpu_document(gpu: GpuStatus) -> Document:
+    return {
+        "gpu": gpu.gpu,
+        "index": gpu.index,
+        "instance": gpu.instance or None,
+        "limit_w": _watts(gpu.limit_mw or None),
+        "target_w": _watts(gpu.target_mw or None),
+        "held_w": gpu.held_mw / 1000,
+        "draw_w": _watts(gpu.draw_mw),
+        "floor_w": gpu.floor_mw / 1000,
+        "ceiling_w": gpu.ceiling_mw / 1000,
+        "fallback_w": gpu.fallback_mw / 1000,
+        "managed": gpu.managed,
+        "health": gpu.health.value,
+        "problem": gpu.problem,
+    }
+
+
+def _instance_document(instance: InstanceStatus) -> Document:
+    return {
+        "instance": instance.instance,
+        "engine": instance.engine,
+        "node": instance.node,
+        "gpus": list(instance.gpus),
+        "role": instance.role.value,
+        "phase": instance.phase.value,
+        "target_role": instance.target_role.value,
+        "pinned": instance.pinned,
+        "problem": instance.problem,
+        "load": _load_document(instance.load) if instance.load else None,
+    }
+
+
+def _load_document(load: PhaseLoad) -> Document:
+    return {
+        "at_s": load.at_s,
+        "waiting_requests": load.waiting_requests,
+        "waiting_tokens": load.waiting_tokens,
+        "oldest_wait_s": load.oldest_wait_s,
+        "running_requests": load.running_requests,
+        "kv_used_fraction": load.kv_used_fraction,
+        "arrived": load.arrived,
+        "finished": load.finished,
+        "prompt_tokens": load.prompt_tokens,
+        "output_tokens": load.output_tokens,
+    }
+
+
+def _slo_document(slo: SloStatus) -> Document:
+    return {
+        "ttft_target_s": slo.targets.ttft_s,
+        "tpot_target_s": slo.targets.tpot_s,
+        "ttft_attainment": slo.ttft_attainment,
+        "tpot_attainment": slo.tpot_attainment,
+        "ttft_window_s": slo.ttft_window_s,
+        "tpot_window_s": slo.tpot_window_s,
+        "finished": slo.finished,
+    }
+
+
+def _watts(power_mw: int | None) -> float | None:
+    return None if power_mw is None else power_mw / 1000
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

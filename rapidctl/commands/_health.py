@@ -1,0 +1,60 @@
+"""What is red in a status. One list decides the exit code of `status`, the colours and the JSON field `troubles`."""
+
+from rapid.core.cluster import GpuHealth, NodeHealth, Phase
+from rapid.core.errors import watts
+from rapid.core.status import DomainStatus, GpuStatus, InstanceStatus, NodeStatus, Status
+from rapidctl.commands._words import ago, gpu_label
+
+
+def troubles(status: Status) -> list[str]:
+    """One line per red thing, worst scope first: domain over budget, node silent, GPU not obeying, instance failed.
+
+    The GPUs of a node that does not report are not named one by one: nothing is known of them but that.
+    """
+    found = [_domain_trouble(domain) for domain in status.domains if domain.over_budget]
+    found += [_node_trouble(node) for node in status.nodes if is_red_node(node)]
+    for node in status.nodes:
+        if node.health is NodeHealth.REPORTING:
+            found += [_gpu_trouble(node.node, gpu) for gpu in node.gpus if is_red_gpu(gpu)]
+    return found + [_instance_trouble(instance) for instance in status.instances if is_red_instance(instance)]
+
+
+def is_red_node(node: NodeStatus) -> bool:
+    """A node that nobody hears. A released one is off because an operator said so."""
+    return node.health in (NodeHealth.NEVER_HEARD, NodeHealth.SILENT)
+
+
+def is_red_gpu(gpu: GpuStatus) -> bool:
+    """A GPU that does not obey: booked at its ceiling already, or on the way there."""
+    return not gpu.managed or gpu.health is not GpuHealth.OK
+
+
+def is_red_instance(instance: InstanceStatus) -> bool:
+    """An instance that needs a person. One that is gone has left, which is no fault by itself."""
+    return instance.phase is Phase.FAILED
+
+
+def _domain_trouble(domain: DomainStatus) -> str:
+    booked = f"held {watts(domain.held_mw)} + reserved {watts(domain.reserved_mw)}"
+    return _with(f"domain {domain.domain}: over budget, {booked} > {watts(domain.budget_mw)}", domain.advice)
+
+
+def _node_trouble(node: NodeStatus) -> str:
+    held = watts(sum(gpu.held_mw for gpu in node.gpus))
+    if node.health is NodeHealth.NEVER_HEARD:
+        return _with(f"node {node.node}: never heard, booked at its ceilings", node.problem)
+    return _with(f"node {node.node}: silent for {ago(node.age_s)}, still booked for {held}", node.problem)
+
+
+def _gpu_trouble(node: str, gpu: GpuStatus) -> str:
+    what = "" if gpu.managed else f"not managed, booked at {watts(gpu.held_mw)}"
+    health = "" if gpu.health is GpuHealth.OK else gpu.health.value
+    return _with(f"gpu {gpu_label(node, gpu)} {gpu.gpu}: {', '.join(filter(None, (what, health)))}", gpu.problem)
+
+
+def _instance_trouble(instance: InstanceStatus) -> str:
+    return _with(f"instance {instance.instance}: failed", instance.problem)
+
+
+def _with(what: str, why: str) -> str:
+    return f"{what}: {why}" if why else what

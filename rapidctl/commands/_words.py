@@ -1,0 +1,87 @@
+"""Numbers and names as people read them, and GPUs by the names that people give them."""
+
+import math
+from collections.abc import Iterator
+from datetime import datetime
+
+from rapid.core.errors import NotFound, Refused
+from rapid.core.status import GpuStatus, NodeStatus, Status
+
+CANDIDATES_SHOWN = 8
+
+
+def number_w(power_mw: int) -> str:
+    """Watts for a column that says so in its title: "600", "612.5"."""
+    whole, rest = divmod(power_mw, 1000)
+    return str(whole) if rest == 0 else f"{power_mw / 1000:.1f}"
+
+
+def draw_w(power_mw: int | None) -> str:
+    """Measured watts, to the watt; unmeasured ones are never shown as a number."""
+    return "?" if power_mw is None else f"{power_mw / 1000:.0f}"
+
+
+def ago(age_s: float) -> str:
+    """A length of time: "0.4 s", "12 s", "3 min", "5 h", "2 d", "ever"."""
+    if math.isinf(age_s):
+        return "ever"
+    if age_s < 9.95:
+        return f"{age_s:.1f} s"
+    for unit, size_s, until_s in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
+        if age_s < until_s:
+            return f"{age_s / size_s:.0f} {unit}"
+    return f"{age_s / 86_400:.0f} d"
+
+
+def latency(value_s: float | None) -> str:
+    """A latency: "31 ms", "1.40 s", "-" for none."""
+    if value_s is None:
+        return "-"
+    return f"{value_s * 1000:.0f} ms" if value_s < 0.1 else f"{value_s:.2f} s"
+
+
+def share(value: float | None) -> str:
+    """A share of 1 as a percentage. Rounded down, so that 100 % means all of them."""
+    return "-" if value is None else f"{math.floor(value * 1000) / 10:.1f} %"
+
+
+def clock(wall_s: float) -> str:
+    """The time of day where the operator is."""
+    return datetime.fromtimestamp(wall_s).astimezone().strftime("%H:%M:%S")
+
+
+def date_and_clock(wall_s: float) -> str:
+    """Date and time of day where the operator is."""
+    return datetime.fromtimestamp(wall_s).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def gpu_label(node: str, gpu: GpuStatus) -> str:
+    """The short name of a GPU: "h1/3"."""
+    return f"{node}/{gpu.index}"
+
+
+def every_gpu(status: Status) -> Iterator[tuple[NodeStatus, GpuStatus]]:
+    """Each GPU with its node."""
+    return ((node, gpu) for node in status.nodes for gpu in node.gpus)
+
+
+def subject_of(status: Status, name: str) -> str:
+    """The instance or GPU UUID that an operator means by an instance id, UUID, unique prefix of one, or node/index.
+
+    Raises NotFound, or Refused with the candidates where a prefix fits several.
+    """
+    if any(instance.instance == name for instance in status.instances):
+        return name
+    labels = {gpu.gpu: gpu_label(node.node, gpu) for node, gpu in every_gpu(status)}
+    for uuid, label in labels.items():
+        if name in (uuid, label):
+            return uuid
+    fits = [uuid for uuid in labels if name and uuid.startswith(name)]
+    if len(fits) > 1:
+        shown = ", ".join(f"{uuid} ({labels[uuid]})" for uuid in fits[:CANDIDATES_SHOWN])
+        more = f" and {len(fits) - CANDIDATES_SHOWN} more" if len(fits) > CANDIDATES_SHOWN else ""
+        raise Refused(f"gpu {name!r} fits {len(fits)} GPUs: {shown}{more}; write more of it")
+    if not fits:
+        known = (*(instance.instance for instance in status.instances), *labels.values())
+        raise NotFound("decision, GPU or instance", name, known)
+    return fits[0]

@@ -1,0 +1,65 @@
+"""`rapidctl decisions`: the last decisions, newest first."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from rapid.core.cluster import Decision
+from rapidctl import output
+from rapidctl.commands._documents import DECISION_SHAPE, decision_document
+from rapidctl.commands._verb import Options, Verb, call
+from rapidctl.commands._words import date_and_clock, subject_of
+from rapidctl.output import Cell, Column, Table, Tone
+
+if TYPE_CHECKING:
+    from rapidctl.client import Client
+
+EXAMPLES = """\
+rapidctl decisions
+rapidctl decisions --limit 100 --about h1/3
+rapidctl decisions --json | jq -r '.decisions[] | [.id, .reason] | @tsv'"""
+SHAPE = "one object: decisions, a list, newest first, of:\n  " + DECISION_SHAPE.replace("\n", "\n  ")
+COLUMNS = (
+    Column("ID"),
+    Column("WHEN"),
+    Column("BY", elastic=True),
+    Column("CHANGES", right=True),
+    Column("REASON", elastic=True),
+)
+
+
+@click.command(cls=Verb, examples=EXAMPLES, shape=SHAPE)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="At most this many.")
+@click.option("--about", metavar="GPU|INSTANCE", help="Only those about this, named as in 'rapidctl why'.")
+@click.pass_obj
+def command(options: Options, limit: int, about: str | None) -> None:
+    """List the last decisions, newest first. 'rapidctl why ID' explains one."""
+    found = call(options, lambda client: about_what(client, about or "", limit))
+    document = {"decisions": [decision_document(decision) for decision in found]}
+    output.show(
+        output.Page(document, (Table(COLUMNS, tuple(_row(decision) for decision in found)),)), as_json=options.as_json
+    )
+    if not found:
+        output.talk(f"no decision about {about} yet" if about else "no decision yet")
+
+
+async def about_what(client: "Client", name: str, limit: int) -> tuple[Decision, ...]:
+    """The decisions about what an operator calls `name` (empty: all). Raises NotFound for a name that nothing has.
+
+    What is named exactly comes first, so that a decision's id is never taken for the beginning of a GPU's UUID.
+    """
+    found = await client.decisions(limit=limit, about=name)
+    if found or not name:
+        return found
+    subject = subject_of(await client.status(), name)
+    return await client.decisions(limit=limit, about=subject) if subject != name else ()
+
+
+def _row(decision: Decision) -> tuple[Cell, ...]:
+    return (
+        Cell(decision.id, Tone.STRONG),
+        Cell(date_and_clock(decision.wall_s)),
+        Cell(decision.by),
+        Cell(str(len(decision.changes))),
+        Cell(decision.reason),
+    )

@@ -1,0 +1,173 @@
+"""`status` and `watch`: what an operator sees, and when it is red."""
+
+import json
+from dataclasses import replace
+
+from rapid.core.cluster import GpuHealth, NodeHealth, Phase, Role
+from rapid.core.status import Status
+from rapidctl.commands._health import troubles
+from rapidctl.commands._page import GPUS_SHOWN, status_blocks
+from rapidctl.output import render
+from tests.ctl.cluster import broken, gpu, instance, node, picture
+from tests.ctl.conftest import Ctl
+from tests.ctl.fake_controller import FakeController
+
+IN_ORDER = """\
+policy rapid  epoch 3  2 nodes, 4 GPUs, 3 instances  12:00:00
+d7  12 s ago by rapid: TTFT p90 1.40 s is above 1.00 s and TPOT has room: 50 W from decode to prefill
+
+SLO   TARGET  ATTAINED     NOW
+TTFT  1.00 s    97.2 %  1.40 s
+TPOT   40 ms   100.0 %   31 ms
+
+DOMAIN   BUDGET W  RESERVED W  HELD W  FREE W  DRAW W  STATE
+site         9000         500    2400    6100    2234  ok
+  rack1      2600           0    2400     200    2234  ok
+
+NODE  DOMAIN  GPUS  HELD W  DRAW W  STATE
+h1    rack1      2    1250    1167  reporting
+h2    rack1      2    1150    1067  reporting
+
+GPU   INSTANCE  ROLE     LIMIT W  TARGET W  DRAW W  WAIT  RUN  STATE
+h1/0  p0        prefill      650       650     608    12    3  serving
+h1/1  d0        decode       600       600     558     0   41  serving
+h2/0  d1        decode       550       550     508     0   38  serving
+h2/1  -         -            600       600     558     -    -  no engine
+"""
+RED = """\
+red: domain rack1: over budget, held 2750 W + reserved 0 W > 2600 W: 2750 W would do
+red: node h2: silent for 63 s, still booked for 1150 W
+red: node h3: never heard, booked at its ceilings
+red: gpu h1/1 GPU-aa01: not managed, booked at 750 W, mismatch: reads back 700 W
+red: instance p0: failed: out of memory
+"""
+
+
+def test_status_in_order_is_a_page_and_exit_0(ctl: Ctl) -> None:
+    result = ctl("status")
+    assert (result.stdout, result.stderr, result.exit_code) == (IN_ORDER, "", 0)
+
+
+def test_status_names_every_red_thing_on_stderr_and_exits_1(ctl: Ctl, controller: FakeController) -> None:
+    controller.status = broken()
+    result = ctl("status")
+    assert (result.stderr, result.exit_code) == (RED, 1)
+    assert (
+        "h1/1  d0        decode       600       600     558     0   41  not managed, mismatch: reads" in result.stdout
+    )
+    assert "h2    rack1      2    1150    1067  silent for 63 s\n" in result.stdout
+    assert "  rack1      2600           0    2750    -150    2234  over budget: 2750 W would do\n" in result.stdout
+
+
+def test_json_says_the_same_and_exits_the_same(ctl: Ctl, controller: FakeController) -> None:
+    controller.status = broken()
+    result = ctl("status", "--json")
+    document = json.loads(result.stdout)
+    assert (document["ok"], result.exit_code, result.stderr) == (False, 1, RED)
+    assert [f"red: {trouble}" for trouble in document["troubles"]] == RED.splitlines()
+    assert document["nodes"][0]["gpus"][0]["limit_w"] == 650.0
+    assert document["nodes"][2]["age_s"] is None
+    assert document["instances"][2]["load"] is None
+
+
+def test_each_red_thing_alone_is_enough() -> None:
+    good = picture()
+    h1, h2 = good.nodes
+    reds: list[Status] = [
+        replace(good, domains=(replace(good.domains[0], over_budget=True), good.domains[1])),
+        *(replace(good, nodes=(h1, replace(h2, health=h))) for h in (NodeHealth.SILENT, NodeHealth.NEVER_HEARD)),
+        replace(good, nodes=(replace(h1, gpus=(replace(h1.gpus[0], managed=False),)), h2)),
+        *(
+            replace(good, nodes=(replace(h1, gpus=(replace(h1.gpus[0], health=health),)), h2))
+            for health in (GpuHealth.DENIED, GpuHealth.LOST, GpuHealth.MISMATCH)
+        ),
+        replace(good, instances=(replace(good.instances[0], phase=Phase.FAILED),)),
+    ]
+    assert [len(troubles(red)) for red in reds] == [1] * len(reds)
+
+
+def test_what_an_operator_chose_or_saw_leave_is_not_red() -> None:
+    good = picture()
+    off = replace(good.nodes[1], health=NodeHealth.RELEASED, gpus=(replace(good.nodes[1].gpus[0], managed=False),))
+    calm = replace(
+        good, nodes=(good.nodes[0], off), instances=(replace(good.instances[0], phase=Phase.GONE),), paused=True
+    )
+    assert troubles(calm) == []
+
+
+def test_a_role_change_a_pin_and_a_pause_can_be_seen(ctl: Ctl, controller: FakeController) -> None:
+    good = picture()
+    moving = replace(good.instances[1], phase=Phase.DRAINING, target_role=Role.PREFILL, pinned=True)
+    controller.status = replace(good, paused=True, instances=(good.instances[0], moving, good.instances[2]))
+    text = ctl("status").stdout
+    assert "policy rapid  paused  epoch 3" in text
+    assert "h1/1  d0        decode       600       600     558     0   41  draining for prefill, pinned\n" in text
+
+
+def test_what_is_not_measured_is_not_shown_as_a_number(ctl: Ctl, controller: FakeController) -> None:
+    good = picture()
+    blind = replace(good.nodes[0].gpus[0], draw_mw=None, limit_mw=0, target_mw=0)
+    h1 = replace(good.nodes[0], gpus=(blind, good.nodes[0].gpus[1]))
+    rack = replace(good.domains[1], draw_mw=None)
+    slo = replace(good.slo, ttft_attainment=None, ttft_window_s=None)
+    controller.status = replace(good, nodes=(h1, good.nodes[1]), domains=(good.domains[0], rack), slo=slo)
+    text = ctl("status").stdout
+    assert "  rack1      2600           0    2400     200       ?  ok\n" in text
+    assert "h1    rack1      2    1250       ?  reporting\n" in text
+    assert "h1/0  p0        prefill        ?         -       ?    12    3  serving\n" in text
+    assert "TTFT  1.00 s         -      -\n" in text
+
+
+def test_a_share_of_100_percent_means_all() -> None:
+    good = picture()
+    nearly = replace(good, slo=replace(good.slo, ttft_attainment=0.99999))
+    assert "TTFT  1.00 s    99.9 %  1.40 s" in render(status_blocks(nearly, every_gpu=False), width=None, colour=False)
+
+
+def test_an_instance_with_two_gpus_counts_its_requests_once(ctl: Ctl, controller: FakeController) -> None:
+    h1 = node("h1", gpu("GPU-a", 0, instance="p0"), gpu("GPU-b", 1, instance="p0"))
+    both = instance("p0", "h1", Role.PREFILL, "GPU-a", "GPU-b", waiting=5, running=7)
+    controller.status = replace(picture(), nodes=(h1,), instances=(both,))
+    text = ctl("status").stdout
+    assert "h1/0  p0        prefill      600       600     558     5    7  serving\n" in text
+    assert "h1/1  p0        prefill      600       600     558     -    -  serving\n" in text
+
+
+def test_an_instance_on_gpus_that_nobody_reports_has_a_row_of_its_own(ctl: Ctl, controller: FakeController) -> None:
+    lone = instance("x9", "h9", Role.MIXED, "GPU-z", waiting=1)
+    controller.status = replace(picture(), instances=(*picture().instances, lone))
+    assert "-     x9        mixed          -         -       -     1    0  serving\n" in ctl("status").stdout
+
+
+def test_a_large_cluster_shows_the_gpus_that_need_a_look_and_says_how_many_more() -> None:
+    many = tuple(node(f"n{i}", *(gpu(f"GPU-{i}-{j}", j) for j in range(8))) for i in range(9))
+    sick = replace(many[8], gpus=(*many[8].gpus[:7], replace(many[8].gpus[7], managed=False)))
+    status = replace(picture(), nodes=(*many[:8], sick), instances=())
+    short, whole = (render(status_blocks(status, every_gpu=every), width=None, colour=False) for every in (False, True))
+    assert [row.split()[0] for row in short if row.startswith("n8/")] == ["n8/7"]
+    assert short[-1] == "71 GPUs that need no look are not shown; --all shows them"
+    assert len([row for row in whole if row[:1] == "n" and "/" in row]) == 72 > GPUS_SHOWN
+
+
+def test_the_page_fits_80_columns_but_for_the_reason() -> None:
+    rows = render(status_blocks(broken(), every_gpu=False), width=80, colour=False)
+    assert [row for row in rows if len(row) > 80] == [rows[1]]
+
+
+def test_watch_prints_a_line_per_picture(ctl: Ctl, controller: FakeController) -> None:
+    controller.status = broken()
+    result = ctl("watch", "--count", "2", "--interval", "0.1")
+    first, second = result.stdout.splitlines()
+    assert first.startswith(
+        "12:00:00 | site held 2400 W of 9000 W, draw 2234 W | 1 decode 1 prefill | 12 waiting | "
+        "TTFT 1.40 s TPOT 31 ms | d7: TTFT p90"
+    )
+    assert "| RED: domain rack1: over budget" in second
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_watch_prints_json_lines(ctl: Ctl) -> None:
+    result = ctl("--json", "watch", "--count", "3", "--interval", "0.1")
+    documents = [json.loads(row) for row in result.stdout.splitlines()]
+    assert [document["epoch"] for document in documents] == [3, 3, 3]
+    assert documents[0] == json.loads(ctl("status", "--json").stdout)
