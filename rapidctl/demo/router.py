@@ -5,11 +5,13 @@ requests are then dispatched anew.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
-from rapid.core.cluster import SloTargets
+from rapid.core.cluster import Role, SloTargets
 from rapid.core.errors import WireInvalid
 from rapid.sim.requests import Backlog, Finished, PrefillDone, Request
 from rapid.sim.router import Dispatch, Router, SendKv, SendPrompt, TurnedAway
@@ -18,6 +20,15 @@ from rapidctl.demo.record import Record
 
 HELLO_WITHIN_S = 5.0
 MAX_ENGINES = 64  # connections at once
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """An engine began to take requests in `role`, or (None) stopped to."""
+
+    at_s: float
+    instance: str
+    role: Role | None
 
 
 class FrontEnd:
@@ -29,6 +40,8 @@ class FrontEnd:
         self.lags: dict[str, talk.Lag] = {}  # by engine: the last life's
         self.turned_away = 0
         self.dispatched_again = 0
+        self.doors: list[Door] = []  # in the order of time, for the picture
+        self.role_moves = 0  # engines that came back to work in another role; a restart is none
         self._say = say
         self._router = Router()
         self._outlets: dict[str, talk.Outlet] = {}
@@ -86,6 +99,7 @@ class FrontEnd:
             self._leave(hello.instance, self._outlets[hello.instance])
         self._outlets[hello.instance] = outlet
         dispatches = self._router.open(hello.instance, hello.role)
+        self._note(hello.instance, hello.role if hello.open else None)
         if not hello.open:
             # An instance joins open; nothing has been sent to it yet, so what came its way goes elsewhere.
             self._router.close(hello.instance)
@@ -109,6 +123,7 @@ class FrontEnd:
         if self._outlets.get(name) is not outlet:
             return
         del self._outlets[name]
+        self._note(name, None)
         again = self._router.lost(name)
         self.dispatched_again += len(again)
         self._perform(again)
@@ -118,8 +133,9 @@ class FrontEnd:
             return  # a newer connection of the same engine has taken over
         match message:
             case talk.Opened():
-                self._perform(self._router.open(name, message.role))
+                self._opened(name, message.role)
             case talk.Closed():
+                self._note(name, None)
                 self._router.close(name)
                 outlet.send(talk.Quiet())
             case talk.HandBack():
@@ -130,6 +146,15 @@ class FrontEnd:
                 self._ended(name, message)
             case talk.Lag():
                 self.lags[name] = message
+
+    def _opened(self, name: str, role: Role) -> None:
+        before = next((door.role for door in reversed(self.doors) if door.instance == name and door.role), None)
+        self.role_moves += before is not None and before is not role
+        self._note(name, role)
+        self._perform(self._router.open(name, role))
+
+    def _note(self, name: str, role: Role | None) -> None:
+        self.doors.append(Door(time.monotonic(), name, role))
 
     def _prefilled(self, name: str, done: PrefillDone) -> None:
         dispatches = self._router.prefill_done(name, done)
