@@ -50,6 +50,17 @@ _REFUSALS = {
     grpc.StatusCode.OUT_OF_RANGE,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
+# What gRPC writes when a connection cannot be made, and what it means; the first that fits decides.
+_SIGNS = (
+    ("Connection refused", "nobody listens there"),
+    ("No such file", "nobody listens there"),
+    ("address lookup failed", "no host has that name"),
+    ("Hostname Verification", "its certificate names another host"),
+    ("CERTIFICATE_VERIFY_FAILED", "its certificate is not signed by the authority in tls.ca"),
+    ("WRONG_VERSION_NUMBER", "it does not speak TLS: set tls.ca, tls.cert and tls.key there, or take them away here"),
+    ("error: UNAVAILABLE: ", "it hung up at once: it may ask for TLS, with a certificate that its own tls.ca has signed"),
+    ("andshake", "the TLS handshake failed: check tls.ca, tls.cert and tls.key on both sides"),
+)
 _NUMBERS: dict[grpc.StatusCode, int] = {code: code.value[0] for code in grpc.StatusCode}
 
 
@@ -146,11 +157,10 @@ def _info(failure: RpcFailure) -> ErrorInfo | None:
 
 def _why(failure: RpcFailure, text: str) -> str:
     """What stands behind UNAVAILABLE, in words for an operator."""
-    whole = f"{text} {failure.debug_error_string()}"
-    if "Connection refused" in whole or "No such file" in whole:
-        return "nobody listens there"
-    if "CERTIFICATE_VERIFY_FAILED" in whole or "handshake" in whole.lower() or "SSL" in whole:
-        return "the TLS handshake failed; check tls.ca, tls.cert and tls.key on both sides"
+    whole = f"{text} {failure.debug_error_string() or ''}"
+    for sign, meaning in _SIGNS:
+        if sign in whole:
+            return meaning
     return text or "no reason given"
 
 

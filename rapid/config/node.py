@@ -1,0 +1,157 @@
+"""The configuration of rapidd; packaging/etc/rapidd.toml shows every key."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct, field
+
+from rapid.config import parse
+from rapid.config.shared import LogTable, check_shared
+from rapid.config.units import Milliwatts, Seconds, parse_power
+from rapid.core.errors import ConfigInvalid, watts
+from rapid.tls import UNIX, TlsConfig, check_address
+
+BACKENDS = ("nvml", "sim")
+INSTANCES_MAX = 1024  # what one report may carry
+DEFAULT = "default"  # in [power.fallback]: what holds for every GPU that is not named there
+
+
+@dataclass(frozen=True, slots=True)
+class Fallbacks:
+    """The fallback that each GPU has: its own, or the common one (None: there is none)."""
+
+    common_mw: int | None
+    own_mw: Mapping[str, int]
+
+
+class NodeTable(Struct, frozen=True):
+    """Who this host is; state_dir keeps what must survive a restart."""
+
+    name: str
+    state_dir: Path = Path("/var/lib/rapidd")
+
+
+class DeviceTable(Struct, frozen=True):
+    """Which GPUs, through which library; `path` is the folder of the simulated ones."""
+
+    backend: str = "nvml"
+    path: Path | None = None
+    gpus: str | tuple[str, ...] = "all"
+
+
+class PowerTable(Struct, frozen=True):
+    """What this host holds to by itself, whatever it is granted. hard_budget_mw None: no bound of its own."""
+
+    fallback: Fallbacks
+    hard_budget_mw: Milliwatts | None = field(name="hard_budget", default=None)
+    lease_max_s: Seconds = field(name="lease_max", default=Seconds(60))
+
+
+class ReportTable(Struct, frozen=True):
+    """How often the devices are read."""
+
+    sample_interval_s: Seconds = field(name="sample_interval", default=Seconds(0.1))
+
+
+class ListenTable(Struct, frozen=True):
+    """Where rapidd is reached: by the controller, by engines of this host (a path), by Prometheus. Empty: not at all."""
+
+    address: str = "127.0.0.1:7601"
+    load_socket: str = "/run/rapidd/load.sock"
+    metrics: str = "127.0.0.1:9601"
+
+
+class LoadTable(Struct, frozen=True):
+    """How many engine instances may report their load here."""
+
+    max_instances: int = 64
+
+
+class NodeConfig(Struct, frozen=True):
+    """The whole configuration of rapidd."""
+
+    node: NodeTable
+    power: PowerTable
+    device: DeviceTable = DeviceTable()
+    report: ReportTable = ReportTable()
+    listen: ListenTable = ListenTable()
+    tls: TlsConfig | None = None
+    load: LoadTable = LoadTable()
+    log: LogTable = LogTable()
+
+    def fallbacks_mw(self, gpus: Sequence[str]) -> dict[str, int]:
+        """The fallback of each of these GPUs; ConfigInvalid if one has none, or all together pass the hard budget."""
+        fallback = self.power.fallback
+        found = {gpu: fallback.own_mw.get(gpu, fallback.common_mw) for gpu in gpus}
+        known = {gpu: fallback_mw for gpu, fallback_mw in found.items() if fallback_mw is not None}
+        if unknown := sorted(found.keys() - known.keys()):
+            problem = f"gpu {unknown[0]} has none; give it one, or set {DEFAULT}"
+            raise ConfigInvalid("power.fallback", problem)
+        hard_budget_mw = self.power.hard_budget_mw
+        if hard_budget_mw is not None and sum(known.values()) > hard_budget_mw:
+            raise ConfigInvalid(
+                "power.fallback",
+                f"{len(known)} GPUs at their fallbacks may draw {watts(sum(known.values()))}, above power.hard_budget, "
+                f"{watts(hard_budget_mw)}; lower the fallbacks or raise the budget",
+            )
+        return known
+
+
+def load_node_config(path: Path) -> NodeConfig:
+    """The configuration in the file, with its TLS files. Raises ConfigInvalid."""
+    config = parse_node_config(parse.read(path), path=path)
+    if config.tls is not None:
+        config.tls.check()
+    return config
+
+
+def parse_node_config(text: str, *, path: Path) -> NodeConfig:
+    """The configuration in the text, of which `path` is the file. Looks at no other file. Raises ConfigInvalid."""
+    config = parse.parse(text, NodeConfig, path=path, hook=_custom)
+    parse.check_name(config.node.name, "node.name")
+    _check_device(config.device)
+    _check_power(config)
+    parse.check_within(config.report.sample_interval_s, 0.01, 10, "report.sample_interval", "s")
+    parse.check_within(config.load.max_instances, 1, INSTANCES_MAX, "load.max_instances")
+    check_shared(config.log, config.tls, address=config.listen.address, metrics=config.listen.metrics)
+    if config.listen.load_socket:
+        check_address(UNIX + config.listen.load_socket, "listen.load_socket")
+    return config
+
+
+def _custom(kind: Any, raw: object) -> Fallbacks:
+    assert kind is Fallbacks, kind
+    if not isinstance(raw, dict):
+        return Fallbacks(common_mw=parse_power(raw), own_mw={})
+    own_mw: dict[str, int] = {}
+    for gpu, value in raw.items():
+        try:
+            own_mw[gpu] = parse_power(value)
+        except ValueError as error:
+            raise ConfigInvalid(f"power.fallback.{gpu}", str(error)) from error
+    return Fallbacks(common_mw=own_mw.pop(DEFAULT, None), own_mw=own_mw)
+
+
+def _check_device(device: DeviceTable) -> None:
+    parse.check_one_of(device.backend, BACKENDS, "device.backend")
+    if device.backend == "sim" and device.path is None:
+        raise ConfigInvalid("device.path", "is missing: the folder with the simulated GPUs")
+    if isinstance(device.gpus, str):
+        parse.check_one_of(device.gpus, ("all",), "device.gpus")
+    elif not device.gpus:
+        raise ConfigInvalid("device.gpus", "is empty; name the UUIDs, or write 'all'")
+    elif len(set(device.gpus)) < len(device.gpus):
+        raise ConfigInvalid("device.gpus", "names a GPU twice")
+
+
+def _check_power(config: NodeConfig) -> None:
+    if config.power.lease_max_s <= 0:
+        raise ConfigInvalid("power.lease_max", "must be above 0s")
+    fallback = config.power.fallback
+    for gpu, fallback_mw in (("", fallback.common_mw), *fallback.own_mw.items()):
+        if fallback_mw == 0:
+            raise ConfigInvalid(f"power.fallback{'.' if gpu else ''}{gpu}", "must be above 0W")
+    # Of `all` it is not known yet how many there are; the daemon asks again when it has seen them.
+    config.fallbacks_mw(tuple(fallback.own_mw) if isinstance(config.device.gpus, str) else config.device.gpus)
