@@ -53,8 +53,10 @@ class DecodePhase:
         self._reserved_tokens = 0  # <= profile.kv_capacity_tokens
         self._step, self._batch, self._context = 0, 0, 0
         self._run_from_s, self._first_s, self._growth_s, self._run_steps = 0.0, 0.0, 0.0, 0
+        self._fastest_s = 0.0  # no step of this batch takes less
         self.activity: Activity | None = None  # None: idle
         self.next_s = inf  # when the present run of steps ends, or a pull that an idle engine waits for
+        self.output_s = inf  # nothing comes out before this time, unless the caller does something
         self.waiting_tokens = 0  # the prompts of all that wait or pull
 
     def receive(self, done: PrefillDone, now_s: float, curve: LimitCurve) -> None:
@@ -86,9 +88,10 @@ class DecodePhase:
         self.waiting_tokens -= sum(done.request.input_tokens for done in kvs)
         return Backlog(kvs=kvs)
 
-    def limit_changed(self, now_s: float) -> None:
+    def limit_changed(self, now_s: float, curve: LimitCurve) -> None:
         """The step that runs keeps its pace; the ones after it do not."""
         if self._batch:
+            self._fastest_s = self._step_s(curve.greatest_mw(now_s))
             self._cut_run(now_s)
 
     def output_tokens(self, now_s: float) -> int:
@@ -158,43 +161,53 @@ class DecodePhase:
     def _start_run(self, now_s: float, curve: LimitCurve) -> None:
         if not self._batch:
             self.activity = None
-            self.next_s = self._pulling[0][0] if self._pulling else inf
+            self._wait_for_pull()
             return
-        profile, limit_mw = self._profile, curve.at(now_s)
-        speed = profile.decode_speed(limit_mw, self._batch) * self._die.speed
-        host_s = profile.host_s(self._batch)
-        work_ms = (
-            profile.decode_ms + profile.decode_sequence_ms * self._batch + profile.decode_context_ms * self._context
-        )
+        limit_mw = curve.at(now_s)
+        speed = self._profile.decode_speed(limit_mw, self._batch) * self._die.speed
         self._run_from_s = now_s
-        self._first_s = work_ms / (1e3 * speed) + host_s
-        self._growth_s = profile.decode_context_ms * self._batch / (1e3 * speed)
-        # While the limit in effect moves, every step has a pace of its own.
-        self._run_steps = self._end_steps[0] - self._step if now_s >= curve.settled_s else 1
+        self._first_s = self._step_s(limit_mw)
+        self._growth_s = self._profile.decode_context_ms * self._batch / (1e3 * speed)
+        self._run_steps = self._end_steps[0] - self._step
+        self._fastest_s = self._first_s
+        if now_s < curve.settled_s:
+            self._run_steps = 1  # every step has a pace of its own
+            self._fastest_s = self._step_s(curve.greatest_mw(now_s))
         self._set_run_end()
         self._cut_run_for_pull()
 
+    def _step_s(self, limit_mw: float) -> float:
+        """How long the next step takes under this limit."""
+        profile = self._profile
+        host_s = profile.host_s(self._batch)
+        return host_s + (profile.decode_step_s(self._batch, self._context, limit_mw) - host_s) / self._die.speed
+
+    def _wait_for_pull(self) -> None:
+        self.next_s = self.output_s = self._pulling[0][0] if self._pulling else inf
+
     def _cut_run_for_pull(self) -> None:
         """The run ends where the first pull can join."""
-        if not self._pulling:
-            return
-        if self._batch:
+        if not self._batch:
+            self._wait_for_pull()
+        elif self._pulling:
             self._cut_run(self._pulling[0][0])
-        else:
-            self.next_s = self._pulling[0][0]
 
     def _cut_run(self, at_s: float) -> None:
         """The run ends with the step that is running at at_s."""
         if at_s < self.next_s:
             self._run_steps = steps_until(self._first_s, self._growth_s, at_s - self._run_from_s)
-            self._set_run_end()
+        self._set_run_end()
 
     def _set_run_end(self) -> None:
         self.next_s = self._run_from_s + boundary_s(self._first_s, self._growth_s, self._run_steps)
+        steps_left = self._end_steps[0] - self._step - self._run_steps
+        self.output_s = self.next_s + steps_left * self._fastest_s
+        if self._pulling:  # what joins may be done first
+            self.output_s = min(self.output_s, max(self.next_s, self._pulling[0][0]))
         self.activity = Activity(
             Role.DECODE,
             self._batch,
             self._profile.decode_draw_mw(self._batch),
             from_s=self._run_from_s,
-            until_s=self.next_s,
+            until_s=self.output_s,
         )

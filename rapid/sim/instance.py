@@ -68,8 +68,8 @@ class Instance:
         return outputs
 
     def next_event_s(self) -> float:
-        """When the next output may come out; infinite if none will without new work."""
-        return self._now_s if self._outputs else min(self._work.next_s, self._switched_s)
+        """No output comes before this time, unless the caller does something; infinite: none will."""
+        return self._now_s if self._outputs else min(self._work.output_s, self._switched_s)
 
     # ---- work ----
 
@@ -135,10 +135,10 @@ class Instance:
         self._run_until(now_s)
         self._spend(now_s)
         self._meter.curve = curve
-        self._work.limit_changed(now_s)
+        self._work.limit_changed(now_s, curve)
 
     def activity(self) -> Activity | None:
-        """What it does now and until when at most; None: idle."""
+        """What it does now; None: idle. It goes on at least until next_event_s() unless the caller does something."""
         return self._work.activity
 
     def energy_mj(self, now_s: float) -> float:

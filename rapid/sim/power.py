@@ -68,6 +68,11 @@ class LimitCurve:
             return self._turned().settled_s
         return -inf if self.start_mw == self.target_mw else self.start_s + LANDED_AFTER_TAUS * self._tau_s()
 
+    def greatest_mw(self, from_s: float) -> float:
+        """The greatest value that it takes from from_s on."""
+        waits = self.next_mw if self.next_s < inf else self.target_mw
+        return max(self.at(from_s), self.target_mw, waits)
+
     def energy_mj(self, natural_mw: float, from_s: float, until_s: float) -> float:
         """The exact integral of min(limit in effect, natural draw) over the interval, in mJ."""
         if until_s <= from_s:

@@ -44,11 +44,16 @@ class PrefillPhase:
         self.waiting_tokens = 0
         return Backlog(requests=requests)
 
-    def limit_changed(self, now_s: float) -> None:
+    def limit_changed(self, now_s: float, curve: LimitCurve) -> None:
         """The running batch keeps its pace."""
 
     def output_tokens(self, now_s: float) -> int:
         return self._tally.output_tokens
+
+    @property
+    def output_s(self) -> float:
+        """Nothing comes out before this time, unless the caller does something."""
+        return self.next_s
 
     @property
     def waiting(self) -> int:

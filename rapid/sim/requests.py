@@ -66,7 +66,7 @@ class Backlog:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What a GPU does from from_s on, until until_s at the latest, and what it would draw without a limit."""
+    """What a GPU does from from_s to until_s if nothing else happens, and what it would draw without a limit."""
 
     role: Role
     batch: int

@@ -50,7 +50,7 @@ class _Peer:
 
     name: str
     role: Role
-    open: bool = True
+    open: bool = False
     tokens: int = 0
     requests: dict[int, Request] = field(default_factory=dict)
 
@@ -61,7 +61,6 @@ class Router:
     def __init__(self, max_waiting: int = MAX_WAITING) -> None:
         self._max_waiting = max_waiting
         self._peers: dict[str, _Peer] = {}
-        self._owner: dict[int, _Peer] = {}
         self._prompts: deque[Request] = deque()
         self._kvs: deque[tuple[str, PrefillDone]] = deque()  # with the instance where the cache lies
 
@@ -75,6 +74,11 @@ class Router:
         return len(self._peers[name].requests)
 
     # ---- instances ----
+
+    def join(self, name: str, role: Role) -> None:
+        """An instance is there, and closed. Joining is optional: open() makes an unknown instance known."""
+        assert name not in self._peers, f"{name} is here already"
+        self._peers[name] = _Peer(name, role)
 
     def open(self, name: str, role: Role) -> list[Dispatch]:
         """The instance takes work in this role from now on: a new one, one that switched, or one that rolled back."""
@@ -92,22 +96,21 @@ class Router:
         peer = self._peers[name]
         out: list[Dispatch] = []
         for request in backlog.requests:
-            if self._release(peer, request):
+            if self._release(peer, request.request_id):
                 out += self._place_prompt(request)
         for done in backlog.kvs:
-            if self._release(peer, done.request):
+            if self._release(peer, done.request.request_id):
                 out += self._place_kv(name, done)
         return out
 
     def lost(self, name: str) -> list[Dispatch]:
-        """The instance is dead. Its requests start again from prefill; they keep their arrival."""
-        peer = self._peers.pop(name)
-        again = list(peer.requests.values())
+        """The instance is dead (or was never known). Its requests start again from prefill; they keep their arrival."""
+        peer = self._peers.pop(name, None)
+        again = list(peer.requests.values()) if peer else []
         again += [done.request for source, done in self._kvs if source == name]
         self._kvs = deque(item for item in self._kvs if item[0] != name)
         out: list[Dispatch] = []
         for request in again:
-            self._owner.pop(request.request_id, None)
             out += self._place_prompt(request)
         return out
 
@@ -115,22 +118,19 @@ class Router:
 
     def arrive(self, request: Request) -> list[Dispatch]:
         """A new request; its id must not be in use."""
-        assert request.request_id not in self._owner, f"request {request.request_id} is already here"
+        number = request.request_id
+        assert not any(number in peer.requests for peer in self._peers.values()), f"request {number} is here already"
         return self._place_prompt(request)
 
     def prefill_done(self, name: str, done: PrefillDone) -> list[Dispatch]:
         """An instance has processed a prompt."""
-        peer = self._peers.get(name)
-        if peer is None or not self._release(peer, done.request):
+        if not self._release(self._peers.get(name), done.request.request_id):
             return []
         return self._place_kv(name, done)
 
     def finished(self, name: str, request_id: int) -> bool:
         """An instance says that a request is complete; False: late news, not to be counted."""
-        peer = self._peers.get(name)
-        if peer is None or request_id not in peer.requests:
-            return False
-        return self._release(peer, peer.requests[request_id])
+        return self._release(self._peers.get(name), request_id)
 
     # ---- inside ----
 
@@ -180,12 +180,10 @@ class Router:
     def _give(self, peer: _Peer, request: Request) -> None:
         peer.requests[request.request_id] = request
         peer.tokens += request.input_tokens
-        self._owner[request.request_id] = peer
 
-    def _release(self, peer: _Peer, request: Request) -> bool:
+    def _release(self, peer: _Peer | None, request_id: int) -> bool:
         """Takes the request from its owner; False when `peer` is not the owner."""
-        if self._owner.get(request.request_id) is not peer:
+        if peer is None or request_id not in peer.requests:
             return False
-        del self._owner[request.request_id], peer.requests[request.request_id]
-        peer.tokens -= request.input_tokens
+        peer.tokens -= peer.requests.pop(request_id).input_tokens
         return True

@@ -1,0 +1,120 @@
+"""Times, draws and speeds against the measurements they were taken from."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rapid.core.errors import NotFound
+from rapid.sim.profile import PROFILES, DecodeCorner, PrefillCorner, Profile, profile_named
+
+H200, H100, MI300X = (profile_named(name) for name in ("h200-8b", "h100-8b", "mi300x-8b"))
+FULL_MW = 10**9
+
+# Milliseconds composed from measured operators, Llama-3.1-8B on one GPU, by (batch, length of prompts or contexts):
+# ai-dynamo/aiconfigurator at 095f58a5 (Apache-2.0).
+PREFILL_MS = {
+    "h100-8b": {(1, 1024): 21.792, (1, 2048): 43.451, (1, 8192): 201.813, (1, 16384): 449.845, (8, 1024): 179.66},
+    "h200-8b": {(1, 1024): 24.102, (1, 2048): 47.675, (1, 8192): 213.003, (1, 16384): 483.162, (8, 1024): 187.287},
+}
+DECODE_MS = {
+    "h100-8b": {(1, 1024): 6.141, (8, 4096): 7.909, (32, 2048): 9.719, (64, 4096): 18.022, (256, 1024): 19.427},
+    "h200-8b": {(1, 1024): 4.732, (8, 4096): 5.664, (32, 2048): 6.8, (64, 4096): 12.834, (256, 1024): 16.347},
+}
+
+
+def corners(profile: Profile) -> list[Profile]:
+    return [
+        replace(profile, prefill_corner=prefill, decode_corner=decode)
+        for prefill in PrefillCorner
+        for decode in DecodeCorner
+    ]
+
+
+ALL_CORNERS = [corner for profile in PROFILES.values() for corner in corners(profile)]
+
+
+def test_prefill_follows_its_formula() -> None:
+    # 1.16 + .0222 * 3000 + 3.97e-7 * (1000^2 + 2000^2) = 69.745 ms
+    assert H200.prefill_s(3000, 5_000_000, FULL_MW) == pytest.approx(69.745e-3, rel=1e-12)
+
+
+def test_a_decode_step_follows_its_formula() -> None:
+    # 4.55 + .0129 * 32 + 2.94e-5 * 40,000 = 6.1388 ms, and 1.1 + .01 * 32 = 1.42 ms on the host
+    assert H200.decode_step_s(32, 40_000, FULL_MW) == pytest.approx(7.5588e-3, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["h100-8b", "h200-8b"])
+def test_times_are_those_of_the_measured_operators(name: str) -> None:
+    profile = profile_named(name)
+    errors = [
+        profile.prefill_s(batch * length, batch * length**2, FULL_MW) * 1e3 / ms - 1
+        for (batch, length), ms in PREFILL_MS[name].items()
+    ]
+    errors += [
+        (profile.decode_step_s(batch, batch * length, FULL_MW) - profile.host_s(batch)) * 1e3 / ms - 1
+        for (batch, length), ms in DECODE_MS[name].items()
+    ]
+    assert sum(map(abs, errors)) / len(errors) < 0.05
+
+
+def test_a_limit_slows_the_gpu_and_not_the_host() -> None:
+    limit_mw = 0.6 * H200.decode_draw_mw(32)
+    step_s = H200.decode_step_s(32, 40_000, limit_mw)
+    assert step_s == pytest.approx(6.1388e-3 / (1 - 3.3 * 0.2**2) + 1.42e-3, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("watts", "speed"), [(200, 0.320), (300, 0.594), (400, 0.821), (500, 0.915), (600, 0.966), (700, 1.0)]
+)
+def test_shallow_prefill_is_the_measured_training_speed(watts: int, speed: float) -> None:
+    assert H100.prefill_speed(watts * 1000) == pytest.approx(speed, abs=0.04)
+
+
+def test_prefill_takes_15_percent_longer_at_600_w_than_at_750_w() -> None:
+    for corner in corners(MI300X):
+        longer = corner.prefill_s(4096, 4096**2, 600_000) / corner.prefill_s(4096, 4096**2, 750_000)
+        assert longer == pytest.approx(1.15, abs=0.005)  # result R6 of the paper
+
+
+@pytest.mark.parametrize(("share", "speed"), [(0.8, 1.0), (0.7, 0.955), (0.6, 0.87), (0.52, 0.75)])
+def test_gentle_decode_is_what_was_measured(share: float, speed: float) -> None:
+    assert H200.decode_speed(share * H200.decode_draw_mw(64), 64) == pytest.approx(speed, abs=0.02)
+
+
+@given(st.sampled_from(ALL_CORNERS), st.floats(0.01, 1.2), st.floats(0.01, 1.2), st.integers(1, 300))
+def test_speed_never_falls_as_the_limit_grows(profile: Profile, one: float, other: float, batch: int) -> None:
+    low_mw, high_mw = sorted((one * profile.ceiling_mw, other * profile.ceiling_mw))
+    assert 0 < profile.prefill_speed(low_mw) <= profile.prefill_speed(high_mw) <= 1
+    assert 0 < profile.decode_speed(low_mw, batch) <= profile.decode_speed(high_mw, batch) <= 1
+
+
+@pytest.mark.parametrize("name", sorted(PROFILES))
+def test_corners_differ_below_the_knee(name: str) -> None:
+    profile = PROFILES[name]
+    low_mw = 0.55 * profile.ceiling_mw
+    assert replace(profile, prefill_corner=PrefillCorner.STEEP).prefill_speed(low_mw) < profile.prefill_speed(low_mw)
+    at_mw = 0.55 * profile.decode_draw_mw(64)
+    speeds = {corner: replace(profile, decode_corner=corner).decode_speed(at_mw, 64) for corner in DecodeCorner}
+    assert len(set(speeds.values())) == len(DecodeCorner)
+
+
+@pytest.mark.parametrize(("batch", "watts"), [(8, 542), (45, 576), (128, 591), (256, 611), (1000, 611)])
+def test_h200_decode_draws_what_was_measured(batch: int, watts: int) -> None:
+    assert H200.decode_draw_mw(batch) == pytest.approx(watts * 1000, rel=0.001)
+
+
+@pytest.mark.parametrize("batch", [8, 16, 64, 128])
+def test_h100_decode_draw_is_linear_in_log_batch(batch: int) -> None:
+    expected_mw = 335_000 + 46_600 * (batch.bit_length() - 1)
+    assert H100.decode_draw_mw(batch) == pytest.approx(expected_mw, rel=0.001)
+
+
+def test_a_pull_is_latency_and_bytes_over_bandwidth() -> None:
+    assert MI300X.pull_s(8192) == pytest.approx(0.0005 + 8192 * 131_072 / 45e9, rel=1e-12)
+
+
+def test_an_unknown_profile_is_named_with_those_there_are() -> None:
+    with pytest.raises(NotFound, match=r"no profile named 'tpu' \(known: h100-8b, h200-8b, mi300x-8b\)"):
+        profile_named("tpu")
