@@ -10,8 +10,6 @@ from rapid.core.cluster import GpuHealth, GpuReport, Mark, NodeReport, NodeSpec
 from rapid.core.errors import watts
 from rapid.core.settings import LedgerSettings
 
-MAX_RETIRED = 64  # incarnations of one node remembered as over
-
 
 @dataclass(frozen=True, slots=True)
 class Sent:
@@ -38,7 +36,6 @@ class BookedNode:
 
     node: str
     incarnation: str
-    retired: tuple[str, ...]
     report_seq: int
     node_time_s: float
     mark: Mark
@@ -87,6 +84,11 @@ class Booking:
         return held_mw if self.managed else max(held_mw, self.report.ceiling_mw)
 
     @property
+    def reach_mw(self) -> int:
+        """The highest limit that may be in force by what was reported and sent, whatever is still being drawn."""
+        return max([_in_force_mw(self.report), *(sent.limit_mw for sent in self.sent)])
+
+    @property
     def granted_mw(self) -> int | None:
         """The limit last granted, on its way or in force (None: none, or given up)."""
         if self.sent:
@@ -94,12 +96,11 @@ class Booking:
         return None if self.report.void else self.report.grant_mw
 
     def confirm(self, report: GpuReport, mark: Mark, node_time_s: float, settings: LedgerSettings) -> None:
-        """Take a report that covers every order up to `mark`. A grant that is not void counts even when the node
-        enforces less for a while; it may come back up by itself."""
+        """Take a report that covers every order up to `mark`."""
         covered = [sent.limit_mw for sent in self.sent if sent.mark <= mark]
         self.sent = [sent for sent in self.sent if sent.mark > mark]
         before_mw = max([self.confirmed_mw, *covered])
-        now_mw = report.limit_mw if report.void else max(report.limit_mw, report.grant_mw)
+        now_mw = _in_force_mw(report)
         if now_mw >= before_mw or _has_settled(report, now_mw, node_time_s, settings):
             self.confirmed_mw = now_mw
         else:
@@ -115,7 +116,6 @@ class NodeBook:
     chain: tuple[str, ...]
     gpus: list[str] = field(default_factory=list)
     incarnation: str = ""
-    retired: list[str] = field(default_factory=list)
     report_seq: int = 0
     node_time_s: float = 0.0
     mark: Mark = field(default_factory=Mark)
@@ -130,12 +130,23 @@ class NodeBook:
         return 0 if self.released else max(0, self.spec.gpus - len(self.gpus)) * self.spec.ceiling_mw
 
 
+def start_of(incarnation: str) -> int:
+    """Which start of its daemon an incarnation "<start>-<word>" is; 0 for one that does not say."""
+    start, _, _ = incarnation.partition("-")
+    return int(start) if start.isascii() and start.isdigit() else 0
+
+
 def why_stale(node: NodeBook, report: NodeReport) -> Finding | None:
     """Why a report must be ignored (an empty text: not worth a word); None when it must be heard."""
-    if report.incarnation in node.retired:
-        return Finding("info", report.node, "")
     if report.incarnation != node.incarnation:
-        return None
+        start, heard = start_of(report.incarnation), start_of(node.incarnation)
+        if not node.incarnation or start > heard:
+            return None
+        text = (
+            f"a report of start {start} came after start {heard} was heard, and is ignored; if rapidd lost its "
+            "state_dir, stop it, release the node, and start it again"
+        )
+        return Finding("warning", report.node, text)
     if report.report_seq <= node.report_seq:
         return Finding("info", report.node, "")
     if report.node_time_s < node.node_time_s:
@@ -145,6 +156,12 @@ def why_stale(node: NodeBook, report: NodeReport) -> Finding | None:
         text = f"its order number went back from {node.mark} to {report.mark} in one life"
         return Finding("error", report.node, f"{text}; its reports are ignored until rapidd restarts")
     return None
+
+
+def _in_force_mw(report: GpuReport) -> int:
+    """The highest limit that a report leaves possible. A grant that is not void counts even while the node enforces
+    less; it may come back up by itself."""
+    return report.limit_mw if report.void else max(report.limit_mw, report.grant_mw)
 
 
 def _has_settled(report: GpuReport, limit_mw: int, node_time_s: float, settings: LedgerSettings) -> bool:

@@ -14,7 +14,7 @@ that is newer than all before it, meant for this incarnation, and not past its t
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rapid.core.cluster import (
     GpuHealth,
@@ -46,10 +46,11 @@ class GuardedGpu:
 
 @dataclass(frozen=True, slots=True)
 class GuardMemory:
-    """What a node keeps on disk across restarts: the highest epoch it has seen, and whose it is."""
+    """What a node keeps on disk: the highest epoch it has seen, whose it is, and how often the daemon has started."""
 
     epoch: int = 0
     controller_id: str = ""
+    starts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,12 @@ class _Gpu:
 
 @dataclass(slots=True)
 class Guard:
-    """The state machine of one node. Methods take the node's monotonic time and return duties in order."""
+    """The state machine of one node. Methods take the node's monotonic time and return duties in order.
+
+    `incarnation` is given as a random word and becomes "<start>-<word>": this life of the daemon, later than every one
+    with a lower start. The start is on disk before the first report can leave (greet() asks for it), so a report of an
+    earlier life that comes late is known for what it is. `memory` is given as it was read from disk.
+    """
 
     node: str
     incarnation: str
@@ -129,13 +135,15 @@ class Guard:
     lease_max_s: float = 60.0
     retry_s: float = 0.5
     mark: Mark = field(init=False)
-    _durable: bool = field(init=False, default=True)
+    _durable: bool = field(init=False, default=False)
     _lease_until_s: float | None = field(init=False, default=None)
     _report_seq: int = field(init=False, default=0)
     _gpus: dict[str, _Gpu] = field(init=False)
     _answers: deque[GrantAnswer] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.memory = replace(self.memory, starts=self.memory.starts + 1)
+        self.incarnation = f"{self.memory.starts}-{self.incarnation}"
         self.mark = Mark(self.memory.epoch, 0)
         self._answers = deque(maxlen=_MAX_ANSWERS)
         self._gpus = {}
@@ -176,7 +184,7 @@ class Guard:
                 f"node {self.node}: epoch {seen.epoch} belongs to controller {seen.controller_id}, "
                 f"not to {greeting.controller_id}"
             )
-        memory = GuardMemory(greeting.epoch, greeting.controller_id)
+        memory = replace(seen, epoch=greeting.epoch, controller_id=greeting.controller_id)
         if memory != seen:
             self.memory, self._durable = memory, False
             self.mark = max(self.mark, Mark(greeting.epoch, 0))

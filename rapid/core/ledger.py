@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from rapid.core.books import (
-    MAX_RETIRED,
     BookedGpu,
     BookedNode,
     Booking,
@@ -128,8 +127,9 @@ class Ledger:
             return [Finding("error", report.node, "a node reports that is not in the configuration; it is ignored")]
         stale = why_stale(node, report)
         if stale is not None:
+            news = bool(stale.text) and stale.text != node.problem
             node.problem = stale.text or node.problem
-            return [stale] if stale.text else []
+            return [stale] if news else []
         if report.mark.epoch > self.epoch:
             text = f"node {report.node} has seen epoch {report.mark.epoch}, ours is {self.epoch}: another one leads"
             return [Finding("error", report.node, text, deposed=True)]
@@ -164,8 +164,9 @@ class Ledger:
         if book.heard_s is not None and at_s - book.heard_s <= silent_after_s:
             raise Refused(f"node {node} reported {at_s - book.heard_s:.1f} s ago; stop it before you release it")
         before_mw = self._node_held_mw(book)
-        book.released = True
-        # GPUs that have gone with it are forgotten; what comes back reports itself.
+        # All that was known of it is forgotten; what comes back reports itself.
+        book.released, book.adopted, book.incarnation, book.problem = True, False, "", ""
+        book.report_seq, book.node_time_s, book.mark = 0, 0.0, Mark()
         for gpu in book.gpus:
             del self.gpus[gpu]
         book.gpus = []
@@ -183,20 +184,22 @@ class Ledger:
             booking = self.gpus[gpu]
             limit_mw = min(max(target_mw, booking.report.floor_mw), booking.report.ceiling_mw)
             if self._wants(booking, limit_mw, at_s):
-                (cuts if limit_mw <= booking.held_mw else raises).append((gpu, limit_mw))
+                (cuts if limit_mw <= booking.reach_mw else raises).append((gpu, limit_mw))
         orders: dict[str, list[tuple[str, int]]] = {}
         marks: dict[str, Mark] = {}
         for gpu, limit_mw in [*cuts, *raises]:
             booking = self.gpus[gpu]
             node = self.nodes[booking.node]
-            rise_mw = limit_mw - booking.held_mw
-            if rise_mw > 0 and not self._fits(node, rise_mw):
+            rise_mw = max(0, limit_mw - booking.held_mw)
+            # What is booked may be more than what can be in force (a cut that is not confirmed, a GPU just heard). A
+            # raise into that is free, but not while the books say that the domain is over its budget.
+            if limit_mw > booking.reach_mw and not self._fits(node, rise_mw):
                 continue
             if booking.node not in marks:
                 marks[booking.node] = self._next_mark()
             booking.sent.append(Sent(marks[booking.node], limit_mw))
             booking.asked_mw, booking.sent_at_s = limit_mw, at_s
-            self._add(node, max(0, rise_mw))
+            self._add(node, rise_mw)
             orders.setdefault(booking.node, []).append((gpu, limit_mw))
         return [self._batch(name, marks[name], tuple(limits), lease_s) for name, limits in orders.items()]
 
@@ -216,9 +219,7 @@ class Ledger:
     def snapshot(self) -> LedgerSnapshot:
         """The books, for the next life."""
         nodes = tuple(
-            BookedNode(
-                name, node.incarnation, tuple(node.retired), node.report_seq, node.node_time_s, node.mark, node.released
-            )
+            BookedNode(name, node.incarnation, node.report_seq, node.node_time_s, node.mark, node.released)
             for name, node in self.nodes.items()
         )
         gpus = tuple(
@@ -236,7 +237,7 @@ class Ledger:
         for kept in snapshot.nodes:
             node = self.nodes.get(kept.node)
             if node is not None:
-                node.incarnation, node.retired = kept.incarnation, list(kept.retired)
+                node.incarnation = kept.incarnation
                 node.report_seq, node.node_time_s, node.mark = kept.report_seq, kept.node_time_s, kept.mark
                 node.released = kept.released
         for gpu in snapshot.gpus:
@@ -251,8 +252,6 @@ class Ledger:
         if report.incarnation == node.incarnation:
             return []
         first = not node.incarnation
-        if not first:
-            node.retired = [*node.retired, node.incarnation][-MAX_RETIRED:]
         node.incarnation = report.incarnation
         for gpu in node.gpus:
             booking = self.gpus[gpu]
