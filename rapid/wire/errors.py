@@ -29,6 +29,7 @@ _CARRIED_MAX_BYTES = 256
 _CODES: tuple[tuple[type[RapidError], grpc.StatusCode], ...] = (
     (errors.NotFound, grpc.StatusCode.NOT_FOUND),
     (errors.LimitRefused, grpc.StatusCode.OUT_OF_RANGE),
+    (errors.EngineTaken, grpc.StatusCode.ALREADY_EXISTS),
     (errors.Refused, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.WireInvalid, grpc.StatusCode.INVALID_ARGUMENT),
     (errors.UsageError, grpc.StatusCode.INVALID_ARGUMENT),
@@ -58,7 +59,10 @@ _SIGNS = (
     ("Hostname Verification", "its certificate names another host"),
     ("CERTIFICATE_VERIFY_FAILED", "its certificate is not signed by the authority in tls.ca"),
     ("WRONG_VERSION_NUMBER", "it does not speak TLS: set tls.ca, tls.cert and tls.key there, or take them away here"),
-    ("error: UNAVAILABLE: ", "it hung up at once: it may ask for TLS, with a certificate that its own tls.ca has signed"),
+    (
+        "error: UNAVAILABLE: ",
+        "it hung up at once: it may ask for TLS, with a certificate that its own tls.ca has signed",
+    ),
     ("andshake", "the TLS handshake failed: check tls.ca, tls.cert and tls.key on both sides"),
 )
 _NUMBERS: dict[grpc.StatusCode, int] = {code: code.value[0] for code in grpc.StatusCode}
