@@ -76,9 +76,9 @@ class Rapid:
     def _power_move(self, view: View, donor: Role, short: Role) -> dict[str, int]:
         """New limits: donors give a step, recipients share it evenly; per node, and equal inside an instance."""
         moved: dict[str, int] = {}
-        for node in sorted({gpu.node for gpu in view.gpus}):
-            givers = _gpus(view, node, donor)
-            takers = _gpus(view, node, short)
+        of_donor, of_short = _by_node(view, donor), _by_node(view, short)
+        for node, givers in of_donor.items():
+            takers = of_short.get(node, [])
             give_mw = sum(min(self.step_mw, gpu.limit_mw - gpu.floor_mw) for gpu in givers)
             take_mw = sum(gpu.ceiling_mw - gpu.limit_mw for gpu in takers)
             sum_mw = min(give_mw, take_mw)
@@ -199,9 +199,14 @@ def _choose(view: View, donor: Role, short: Role) -> InstanceView | None:
     return min(able, key=to_drain)
 
 
-def _gpus(view: View, node: str, role: Role) -> list[GpuView]:
+def _by_node(view: View, role: Role) -> dict[str, list[GpuView]]:
+    """The movable GPUs of a role, by node."""
     names = {gpu for one in view.instances if one.role is role and _present(one) for gpu in one.gpus}
-    return [gpu for gpu in view.gpus if gpu.node == node and gpu.gpu in names]
+    nodes: dict[str, list[GpuView]] = {}
+    for gpu in view.gpus:
+        if gpu.gpu in names:
+            nodes.setdefault(gpu.node, []).append(gpu)
+    return nodes
 
 
 def _spread(gpus: list[GpuView], sum_mw: int, bounds_mw: list[int]) -> list[tuple[GpuView, int]]:
