@@ -13,7 +13,7 @@ WAITS = "tests/wait.py"
 ERRORS = "rapid.core.errors"
 NOUNS = ("rapid.core.cluster", ERRORS)
 SHAPES = (*NOUNS, "rapid.core.settings", "rapid.core.status")
-SHELL = ("rapid.v1", "rapid.wire", "rapid.clock", "rapid.log", "rapid.tls")
+SHELL = ("rapid.v1", "rapid.wire", "rapid.clock", "rapid.log", "rapid.rpc", "rapid.tls")
 DAEMON = (*SHELL, "rapid.config", "rapid.notify")
 SERVER = ("google", "grpc", "grpc_health", "grpc_reflection", "grpc_status", "prometheus_client", "structlog")
 
@@ -34,8 +34,9 @@ AREAS = (
     Area("rapid.wire", (*SHAPES, "rapid.core.events", "rapid.core.commands", "rapid.v1"), ("grpc", "google")),
     Area("rapid.sim", ("rapid.core",), ("numpy",)),
     Area("rapid.simgpu", (*NOUNS, "rapid.sim.power")),
-    Area("rapid.config", SHAPES, ("msgspec",)),
+    Area("rapid.config", (*SHAPES, "rapid.tls"), ("msgspec",)),
     Area("rapid.tls", (ERRORS,), ("grpc",)),
+    Area("rapid.rpc", (ERRORS, "rapid.tls", "rapid.wire"), ("google", "grpc", "grpc_health", "grpc_reflection")),
     Area("rapid.log", (ERRORS,), ("structlog",)),
     Area("rapid.notify", (ERRORS,)),
     Area("rapid.clock", (ERRORS,)),
@@ -44,7 +45,11 @@ AREAS = (
     Area("rapidd.device.sim", (*NOUNS, "rapid.simgpu", "rapidd.device")),
     Area("rapidctl", (ERRORS, "rapidctl.commands", "rapidctl.output"), ("click",)),
     Area("rapidctl.output", SHAPES, ("click", "msgspec", "rich")),
-    Area("rapidctl.client", (*SHAPES, "rapid.v1", "rapid.wire", "rapid.config", "rapid.tls"), ("google", "grpc")),
+    Area(
+        "rapidctl.client",
+        (*SHAPES, "rapid.v1", "rapid.wire", "rapid.config", "rapid.rpc", "rapid.tls"),
+        ("google", "grpc"),
+    ),
     Area(
         "rapidctl.commands",
         (*SHAPES, "rapid.v1", "rapid.wire", "rapid.config", "rapid.tls", "rapidctl.client", "rapidctl.output"),
