@@ -27,63 +27,12 @@ from rapid.core.cluster import (
     PhaseLoad,
     Renewal,
 )
+from rapid.core.duties import Duty, GuardedGpu, GuardMemory, Persist, ReportSoon, Say, Write
 from rapid.core.errors import LimitRefused, Stale, watts
 
+__all__ = ["Duty", "Guard", "GuardMemory", "GuardedGpu", "Persist", "ReportSoon", "Say", "Write"]
+
 _MAX_ANSWERS = 4096  # the bound of NodeReport.answers; the oldest are forgotten first
-
-
-@dataclass(frozen=True, slots=True)
-class GuardedGpu:
-    """A GPU at start. limit_mw None: it could not be read, and counts as the ceiling."""
-
-    gpu: str
-    index: int
-    floor_mw: int
-    ceiling_mw: int
-    fallback_mw: int
-    limit_mw: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class GuardMemory:
-    """What a node keeps on disk: the highest epoch it has seen, whose it is, and how often the daemon has started."""
-
-    epoch: int = 0
-    controller_id: str = ""
-    starts: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Persist:
-    """Put the memory on disk, then call guard.persisted(memory). Until then the guard takes no grant of that epoch."""
-
-    memory: GuardMemory
-
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """Set the limit, read it back, answer with guard.wrote(). At most one is outstanding per GPU."""
-
-    gpu: str
-    limit_mw: int
-
-
-@dataclass(frozen=True, slots=True)
-class Say:
-    """One log line."""
-
-    level: str
-    event: str
-    about: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReportSoon:
-    """The controller should hear now rather than at the next interval."""
-
-
-Duty = Persist | Write | Say | ReportSoon
 
 
 @dataclass(slots=True)
@@ -103,6 +52,7 @@ class _Gpu:
     tried_at_s: float = 0.0
     owed: Mark | None = None  # the grant whose answer waits for a write
     landed: bool = False
+    cut_shown: bool = True  # the draw has been seen at or below the limit since it last came down
     draw_mw: int | None = None
     draw_at_s: float = 0.0
     energy_mj: int | None = None
@@ -265,7 +215,7 @@ class Guard:
         if limit_mw == one.grant_mw:
             one.write_health, one.write_problem = GpuHealth.OK, ""
         if not moved:
-            return self._enforce(one, limit_at_s)
+            return [*self._show_cut(one), *self._enforce(one, limit_at_s)]
         what = f"limit went from {watts(before_mw)} to {watts(limit_mw)} without us; {watts(one.grant_mw)} is granted"
         return [Say("warning", "limit moved", gpu, what), *self._enforce(one, limit_at_s), ReportSoon()]
 
@@ -347,11 +297,19 @@ class Guard:
 
     def _see_limit(self, gpu: _Gpu, limit_mw: int, at_s: float) -> None:
         if limit_mw != gpu.limit_mw:
+            gpu.cut_shown = gpu.cut_shown and limit_mw > gpu.limit_mw
             gpu.limit_mw, gpu.limit_since_s = limit_mw, at_s
         if gpu.void:
             # The controller books a void GPU at what was read back, so it may not come up again by itself.
             gpu.grant_mw = min(gpu.grant_mw, limit_mw)
         gpu.landed = gpu.landed or limit_mw <= gpu.spec.fallback_mw
+
+    def _show_cut(self, gpu: _Gpu) -> list[Duty]:
+        """The watts of a cut are free for others once a sample shows it: worth a report at once."""
+        if gpu.cut_shown or gpu.draw_mw is None or gpu.draw_at_s < gpu.limit_since_s or gpu.draw_mw > gpu.limit_mw:
+            return []
+        gpu.cut_shown = True
+        return [ReportSoon()]
 
     def _enforce(self, gpu: _Gpu, at_s: float) -> list[Duty]:
         """Write if the limit is not the one wanted: at once after a change, every retry_s after a failure."""
