@@ -13,7 +13,7 @@ from random import Random
 from rapid.core.cluster import Role
 from rapid.sim.instance import Instance
 from rapid.sim.profile import Profile
-from rapid.sim.requests import Activity
+from rapid.sim.requests import Activity, Die
 from rapid.simgpu import SimGpu
 from rapidctl.demo.engine import Clients, Controller, Engine
 from rapidctl.demo.links import ControllerLink, FrontEndLink, LoadLink, Say, keep_connected
@@ -41,6 +41,7 @@ class ServeOptions:
     data_socket: Path | None  # None: it makes up its own requests
     rate_rps: float  # of its own requests; binds only without data_socket
     seed: int
+    die_speed: float
 
 
 class Felt:
@@ -48,6 +49,9 @@ class Felt:
 
     def __init__(self, gpu: SimGpu) -> None:
         self._gpu = gpu
+        # An engine that was killed here before may have left the GPU at work.
+        now_s = time.monotonic()
+        gpu.set_activity(gpu.spec.idle_mw, now_s, now_s)
         self.curve = gpu.limit_curve()
         self._activity: Activity | None = None
 
@@ -110,7 +114,14 @@ async def serve(options: ServeOptions, say: Say) -> None:
 def _engine(options: ServeOptions, felt: Felt, clients: Clients | None, controller: Controller) -> Engine:
     assert clients is not None
     return Engine(
-        instance=Instance(options.instance, options.role, options.profile, felt.curve, start_s=time.monotonic()),
+        instance=Instance(
+            options.instance,
+            options.role,
+            options.profile,
+            felt.curve,
+            start_s=time.monotonic(),
+            die=Die(speed=options.die_speed),
+        ),
         change=RoleChange(
             instance=options.instance,
             incarnation=secrets.token_hex(8),
