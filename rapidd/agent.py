@@ -13,24 +13,25 @@ from typing import Protocol
 
 from rapid.core.cluster import GpuHealth, GrantAnswer, GrantBatch, Greeting, NodeReport, Renewal
 from rapid.core.errors import DeviceDenied, DeviceError, DeviceLost, DeviceMismatch, LimitRefused, RapidError
-from rapid.core.guard import Duty, Guard, Persist, ReportSoon, Say, Write
+from rapid.core.guard import Duty, Guard, GuardMemory, Persist, ReportSoon, Say, Write
 from rapidd.inbox import Inbox
 from rapidd.load.push import LoadTable
-from rapidd.state import State
 from rapidd.talk import Talk
 from rapidd.worker import Sampled, WriteDone
 
 TURN_S = 0.1  # the longest pause between two looks at the lease
 STUCK_S = 2.0  # assumed: a driver call that takes longer hangs
+FIRST_READ_S = 5.0  # at start, how long to wait for a driver to say which limits are in force
 LAND_S = 3.0  # on the way out, how long to wait until every GPU has read back its fallback
 SHOW_S = 1.0  # how old the snapshot may become while no controller asks for reports
 _ANSWERS_MAX = 4096  # as in one report; the oldest are forgotten first
 
 
 class GpuWorker(Protocol):
-    """What the agent asks of the one who makes all calls to a GPU (rapidd.worker.Worker)."""
+    """What the agent asks of the one who makes all calls to a GPU: rapidd.worker.Worker."""
 
-    gpu: str
+    @property
+    def gpu(self) -> str: ...
 
     @property
     def busy_since_s(self) -> float | None: ...
@@ -38,6 +39,13 @@ class GpuWorker(Protocol):
     def submit_write(self, limit_mw: int) -> None: ...
 
     def submit_sample(self) -> None: ...
+
+
+class Memory(Protocol):
+    """Where what the guard remembers is kept: rapidd.state.State."""
+
+    async def save_memory(self, memory: GuardMemory) -> None:
+        """Return when it is on disk; raise OSError when it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +78,13 @@ class Agent:
         inbox: Inbox,
         *,
         loads: LoadTable,
-        state: State,
+        memory: Memory,
         talk: Talk,
         clock: Callable[[], float],
         sample_interval_s: float,
     ) -> None:
         self.ready = asyncio.Event()
-        self._guard, self._inbox, self._loads, self._state, self._talk = guard, inbox, loads, state, talk
+        self._guard, self._inbox, self._loads, self._memory, self._talk = guard, inbox, loads, memory, talk
         self._workers = {worker.gpu: worker for worker in workers}
         self._clock = clock
         self._sample_interval_s, self._sample_at_s = sample_interval_s, clock()
@@ -114,16 +122,21 @@ class Agent:
         at_s = self._clock()
         self._perform(self._guard.tick(at_s))
         if at_s >= self._sample_at_s:
-            self._sample_at_s = max(self._sample_at_s + self._sample_interval_s, at_s)
-            for worker in self._workers.values():
-                worker.submit_sample()
-            self._watch(at_s)
+            self._sample(at_s)
         if at_s - self.snapshot.report.node_time_s >= SHOW_S:
             self.snapshot = self._look(at_s)
         if self._guard.ready:
             self.ready.set()
         deadline_s = self._guard.next_deadline_s()
         return min(at_s + TURN_S, self._sample_at_s, at_s + TURN_S if deadline_s is None else deadline_s)
+
+    def _sample(self, at_s: float) -> None:
+        """Ask for a round of samples; rounds that were missed are not made up for."""
+        next_s = self._sample_at_s + self._sample_interval_s
+        self._sample_at_s = next_s if next_s > at_s else at_s + self._sample_interval_s
+        for worker in self._workers.values():
+            worker.submit_sample()
+        self._watch(at_s)
 
     def stop(self) -> None:
         """Give every grant up and go down; `run` returns when that is done, or after LAND_S."""
@@ -144,7 +157,7 @@ class Agent:
                 duties = self._guard.greet(greeting, self._clock())
             for duty in duties:
                 if isinstance(duty, Persist):
-                    await self._state.save_memory(duty.memory)
+                    await self._memory.save_memory(duty.memory)
                     self._guard.persisted(duty.memory)
                 else:
                     self._perform([duty])
@@ -190,7 +203,6 @@ class Agent:
         )
         limit_mw = None if done.reading is None else done.reading.enforced_mw
         problem, health = ("", GpuHealth.OK) if error is None else (str(error), _health(error, lost=limit_mw is None))
-        self._note(done.gpu, health, problem)
         return self._guard.wrote(done.gpu, done.asked_mw, limit_mw, problem, health, done.at_s)
 
     def _sampled(self, sample: Sampled) -> list[Duty]:
@@ -262,6 +274,23 @@ class Agent:
             self._mistake = mistake
             self._inbox.wake()
             raise
+
+
+async def first_limits(workers: Sequence[GpuWorker], inbox: Inbox) -> dict[str, int | None]:
+    """The limit in force on each GPU before anything is written; None where the driver did not tell in time."""
+    limits_mw: dict[str, int | None] = {worker.gpu: None for worker in workers}
+    unread = set(limits_mw)
+    for worker in workers:
+        worker.submit_sample()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(FIRST_READ_S):
+            while unread:
+                await inbox.wait(TURN_S)
+                for event in inbox.take():
+                    assert isinstance(event, Sampled), f"nobody has asked for {event}"
+                    limits_mw[event.gpu] = None if event.limit is None else event.limit.enforced_mw
+                    unread.discard(event.gpu)
+    return limits_mw
 
 
 def _health(error: DeviceError | LimitRefused, *, lost: bool) -> GpuHealth:

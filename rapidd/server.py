@@ -17,31 +17,27 @@ from rapid.tls import TlsConfig
 from rapid.v1 import node_pb2, node_pb2_grpc
 from rapid.wire.node import Greeted, NodeDescription, decode_enforce, encode_description, encode_report
 from rapidd.agent import Agent
-from rapidd.streams import Ended, first_of, read, told
+from rapidd.streams import Ended, read, told
 
 GREETING_TIMEOUT_S = 10.0  # from the start of the call to its first message
-TELL_TIMEOUT_S = 10.0  # a reader that has taken nothing for so long is as good as gone
 SERVICE = node_pb2.DESCRIPTOR.services_by_name["NodeService"].full_name
 
 Context = grpc.aio.ServicerContext[node_pb2.EnforceRequest, node_pb2.EnforceResponse]
 
 
 class _Stream:
-    """The stream of a controller that was greeted, until someone ends it."""
+    """The stream of a controller that was greeted, until someone ends it; `news` wakes the one who sends on it."""
 
-    def __init__(self, greeting: Greeting) -> None:
-        self.greeting = greeting
-        self._why: RapidError | None = None
-        self._ended = asyncio.Event()
+    def __init__(self, greeting: Greeting, news: asyncio.Event) -> None:
+        self.greeting, self.news = greeting, news
+        self.over = False
+        self.why: RapidError | None = None
 
-    def end(self, why: RapidError) -> None:
-        self._why = why
-        self._ended.set()
-
-    async def until_ended(self) -> None:
-        await self._ended.wait()
-        assert self._why is not None
-        raise self._why
+    def end(self, why: RapidError | None) -> None:
+        """End it after the message that is being sent. None: in good order. The first reason counts."""
+        if not self.over:
+            self.over, self.why = True, why
+        self.news.set()
 
 
 class NodeService(node_pb2_grpc.NodeServiceServicer):
@@ -63,15 +59,17 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
         async with told(context):
             greeted = await self._greeted(context)
             await self._take_epoch(greeted.greeting)
-            with self._leading(greeted.greeting) as stream:
-                who = {"epoch": greeted.greeting.epoch, "controller": greeted.greeting.controller_id}
-                self._log.info("controller greeted", **who, peer=context.peer())
+            with self._agent.listening() as news, self._leading(greeted.greeting, news) as stream:
+                self._log.info("controller greeted", peer=context.peer(), **_who(stream))
                 try:
-                    await first_of(
-                        stream.until_ended(), self._hear(context), self._tell(context, greeted.report_interval_s)
-                    )
+                    async with asyncio.TaskGroup() as tasks:
+                        hearing = tasks.create_task(self._hear(context, stream))
+                        await self._tell(context, stream, greeted.report_interval_s)
+                        hearing.cancel()
                 finally:
-                    self._log.info("controller gone", **who)
+                    self._log.info("controller gone", why=str(stream.why or ""), **_who(stream))
+                if stream.why is not None:
+                    raise stream.why
 
     def stop(self) -> None:
         """End the stream, and refuse to begin another."""
@@ -107,13 +105,13 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
             raise Ended(grpc.StatusCode.UNAVAILABLE, text) from error
 
     @contextlib.contextmanager
-    def _leading(self, greeting: Greeting) -> Iterator[_Stream]:
+    def _leading(self, greeting: Greeting, news: asyncio.Event) -> Iterator[_Stream]:
         """The one stream that counts, until another controller life is greeted; it ends the stream before it."""
         if self._stopping is not None:
             raise self._stopping
         if self._stream is not None:
             self._stream.end(self._superseded(self._stream.greeting, greeting))
-        self._stream = stream = _Stream(greeting)
+        self._stream = stream = _Stream(greeting, news)
         try:
             yield stream
         finally:
@@ -126,34 +124,40 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
             return Ended(grpc.StatusCode.ABORTED, text)
         return Stale(f"node {self._node}: epoch {old.epoch} is lower than epoch {new.epoch}, which it has seen")
 
-    async def _hear(self, context: Context) -> None:
+    async def _hear(self, context: Context, stream: _Stream) -> None:
         """Pass on what the controller says until it says no more. The stream lives as long as reports are taken."""
-        while (request := await read(context)) is not None:
-            match decode_enforce(request, node=self._node):
-                case GrantBatch() as batch:
-                    self._agent.grant(batch)
-                case Renewal() as renewal:
-                    self._agent.renew(renewal)
-                case Greeted():
-                    raise WireInvalid("greeting", "only the first message of a stream may be one")
+        try:
+            while (request := await read(context)) is not None:
+                match decode_enforce(request, node=self._node):
+                    case GrantBatch() as batch:
+                        self._agent.grant(batch)
+                    case Renewal() as renewal:
+                        self._agent.renew(renewal)
+                    case Greeted():
+                        raise WireInvalid("greeting", "only the first message of a stream may be one")
+        except RapidError as error:
+            stream.end(error)
+        else:
+            stream.end(None)
 
-    async def _tell(self, context: Context, interval_s: float) -> None:
-        """Send a report every interval_s, and at once when there is news.
+    async def _tell(self, context: Context, stream: _Stream, interval_s: float) -> None:
+        """Send a report every interval_s, and at once when there is news, until the stream is over.
 
         A report is made when the reader has taken the one before, so a slow reader finds the newest and no queue grows.
+        A write is never given up: gRPC could not send a status after it. One that hangs ends with its connection, which
+        keepalive watches; a newer stream of the controller does not wait for it.
         """
-        with self._agent.listening() as news:
-            while True:
-                news.clear()
-                try:
-                    async with asyncio.timeout(TELL_TIMEOUT_S):
-                        await context.write(encode_report(self._agent.report()))
-                except TimeoutError:
-                    text = f"node {self._node}: no report was taken for {TELL_TIMEOUT_S:g} s"
-                    raise Ended(grpc.StatusCode.UNAVAILABLE, text) from None
+        while not stream.over:
+            stream.news.clear()
+            await context.write(encode_report(self._agent.report()))
+            if not stream.over:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(interval_s):
-                        await news.wait()
+                        await stream.news.wait()
+
+
+def _who(stream: _Stream) -> dict[str, str | int]:
+    return {"epoch": stream.greeting.epoch, "controller": stream.greeting.controller_id}
 
 
 @contextlib.asynccontextmanager

@@ -15,7 +15,7 @@ from rapidd.worker import Sampled, WriteDone
 
 FLOOR_MW, FALLBACK_MW, CEILING_MW = 100_000, 400_000, 700_000
 GPUS = ("GPU-a", "GPU-b")
-INCARNATION = "life-1"
+INCARNATION = "1-life"  # the first start, and the word that the rig gives
 CONTROLLER = "controller-a"
 
 
@@ -84,7 +84,7 @@ class Rig:
         ]
         self.guard = Guard(
             node="node-1",
-            incarnation=INCARNATION,
+            incarnation="life",
             gpus=specs,
             memory=memory or GuardMemory(),
             hard_budget_mw=hard_budget_mw,
@@ -120,11 +120,13 @@ class Rig:
         """The same limit for every GPU, and a turn to let it come into force."""
         limits_mw = tuple((gpu, limit_mw) for gpu in GPUS)
         mark = Mark(epoch, seq)
-        self.agent.grant(GrantBatch("node-1", INCARNATION, CONTROLLER, mark, self.now_s + lease_s, limits_mw))
+        self.agent.grant(
+            GrantBatch("node-1", self.guard.incarnation, CONTROLLER, mark, self.now_s + lease_s, limits_mw)
+        )
         self.turn()
 
     def renew(self, *, lease_s: float = 5.0, epoch: int = 1) -> None:
-        self.agent.renew(Renewal("node-1", INCARNATION, CONTROLLER, epoch, self.now_s + lease_s))
+        self.agent.renew(Renewal("node-1", self.guard.incarnation, CONTROLLER, epoch, self.now_s + lease_s))
 
     def limits_mw(self) -> tuple[int, ...]:
         """What is in force on the devices."""

@@ -145,7 +145,7 @@ async def test_an_epoch_that_could_not_be_kept_is_kept_when_it_is_greeted_again(
         await rig.lead()
     rig.memory.error = None
     await rig.lead()
-    assert rig.memory.kept == [GuardMemory(1, "controller-a")]
+    assert rig.memory.kept == [GuardMemory(1, "controller-a", starts=1)]
     rig.grant(1, 600_000)
     assert rig.limits_mw() == (600_000, 600_000)
 
