@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct, field
 
@@ -53,7 +54,7 @@ class PolicyTable(Struct, frozen=True):
     """Which policy, and its own settings, whose names only the policy knows."""
 
     name: str = _CONTROL.policy
-    settings: dict[str, object] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 class DomainTable(Struct, frozen=True):

@@ -1,7 +1,6 @@
 """The configuration of rapidd; packaging/etc/rapidd.toml shows every key."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,12 @@ INSTANCES_MAX = 1024  # what one report may carry
 DEFAULT = "default"  # in [power.fallback]: what holds for every GPU that is not named there
 
 
-@dataclass(frozen=True, slots=True)
-class Fallbacks:
-    """The fallback that each GPU has: its own, or the common one (None: there is none)."""
+class Fallbacks(dict[str, int]):
+    """The fallback in milliwatts of each GPU named, and under DEFAULT that of all others."""
 
-    common_mw: int | None
-    own_mw: Mapping[str, int]
+    def of(self, gpu: str) -> int | None:
+        """The GPU's own, or the common one; None: it has none."""
+        return self.get(gpu, self.get(DEFAULT))
 
 
 class NodeTable(Struct, frozen=True):
@@ -56,7 +55,7 @@ class ReportTable(Struct, frozen=True):
 
 
 class ListenTable(Struct, frozen=True):
-    """Where rapidd is reached: by the controller, by engines of this host (a path), by Prometheus. Empty: not at all."""
+    """Where rapidd is reached: by the controller, by engines of this host (a path), by Prometheus. Empty: off."""
 
     address: str = "127.0.0.1:7601"
     load_socket: str = "/run/rapidd/load.sock"
@@ -83,8 +82,7 @@ class NodeConfig(Struct, frozen=True):
 
     def fallbacks_mw(self, gpus: Sequence[str]) -> dict[str, int]:
         """The fallback of each of these GPUs; ConfigInvalid if one has none, or all together pass the hard budget."""
-        fallback = self.power.fallback
-        found = {gpu: fallback.own_mw.get(gpu, fallback.common_mw) for gpu in gpus}
+        found = {gpu: self.power.fallback.of(gpu) for gpu in gpus}
         known = {gpu: fallback_mw for gpu, fallback_mw in found.items() if fallback_mw is not None}
         if unknown := sorted(found.keys() - known.keys()):
             problem = f"gpu {unknown[0]} has none; give it one, or set {DEFAULT}"
@@ -124,14 +122,20 @@ def parse_node_config(text: str, *, path: Path) -> NodeConfig:
 def _custom(kind: Any, raw: object) -> Fallbacks:
     assert kind is Fallbacks, kind
     if not isinstance(raw, dict):
-        return Fallbacks(common_mw=parse_power(raw), own_mw={})
-    own_mw: dict[str, int] = {}
+        return Fallbacks({DEFAULT: _above_zero(raw)})
+    fallbacks = Fallbacks()
     for gpu, value in raw.items():
         try:
-            own_mw[gpu] = parse_power(value)
+            fallbacks[gpu] = _above_zero(value)
         except ValueError as error:
             raise ConfigInvalid(f"power.fallback.{gpu}", str(error)) from error
-    return Fallbacks(common_mw=own_mw.pop(DEFAULT, None), own_mw=own_mw)
+    return fallbacks
+
+
+def _above_zero(raw: object) -> int:
+    if (power_mw := parse_power(raw)) == 0:
+        raise ValueError("must be above 0W")
+    return int(power_mw)
 
 
 def _check_device(device: DeviceTable) -> None:
@@ -149,9 +153,6 @@ def _check_device(device: DeviceTable) -> None:
 def _check_power(config: NodeConfig) -> None:
     if config.power.lease_max_s <= 0:
         raise ConfigInvalid("power.lease_max", "must be above 0s")
-    fallback = config.power.fallback
-    for gpu, fallback_mw in (("", fallback.common_mw), *fallback.own_mw.items()):
-        if fallback_mw == 0:
-            raise ConfigInvalid(f"power.fallback{'.' if gpu else ''}{gpu}", "must be above 0W")
     # Of `all` it is not known yet how many there are; the daemon asks again when it has seen them.
-    config.fallbacks_mw(tuple(fallback.own_mw) if isinstance(config.device.gpus, str) else config.device.gpus)
+    named = tuple(config.power.fallback.keys() - {DEFAULT})
+    config.fallbacks_mw(named if isinstance(config.device.gpus, str) else config.device.gpus)

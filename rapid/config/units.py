@@ -61,8 +61,8 @@ def _split(raw: object) -> tuple[Decimal | None, str]:
     if isinstance(raw, str):
         found = _QUANTITY.fullmatch(raw)
         return (Decimal(found[1]), found[2]) if found else (None, "")
-    if isinstance(raw, int | float) and not isinstance(raw, bool) and 0 <= raw < 10**15:
-        return Decimal(str(raw)), ""
+    if isinstance(raw, int | float) and not isinstance(raw, bool) and 0.001 <= raw < 10**12:
+        return round(Decimal(raw), 3), ""
     return None, ""
 
 
