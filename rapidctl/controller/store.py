@@ -94,6 +94,11 @@ class JournalFile:
                 self._read_lives()
             self._undo = undo.pop_all()
 
+    @property
+    def number(self) -> int:
+        """Of the life begun last (0: none)."""
+        return self._place.life
+
     def close(self) -> None:
         """Fold the write-ahead log into the file and let go of the lock."""
         self._undo.close()

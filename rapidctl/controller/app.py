@@ -1,0 +1,234 @@
+"""The controller put together: journal, replay, loop, streams, servers, in this order, and back."""
+
+import asyncio
+import contextlib
+import secrets
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import grpc
+import msgspec
+from structlog.typing import FilteringBoundLogger
+
+from rapid import __version__
+from rapid.clock import Clock
+from rapid.config import ControllerConfig
+from rapid.core.control import Control
+from rapid.core.errors import Refused
+from rapid.notify import Notifier
+from rapid.rpc import RpcServer, start_server
+from rapid.v1 import controller_pb2, controller_pb2_grpc, engine_pb2, engine_pb2_grpc
+from rapidctl.controller import codec, scrape
+from rapidctl.controller.damage import way_out
+from rapidctl.controller.engines import EngineService
+from rapidctl.controller.hands import Hands
+from rapidctl.controller.inbox import Inbox
+from rapidctl.controller.journal import Journal
+from rapidctl.controller.loop import LifeLimits, Loop
+from rapidctl.controller.metrics import Metrics, Shown
+from rapidctl.controller.nodes import NodeLink, Nodes, Timing
+from rapidctl.controller.recover import Recovered, recover
+from rapidctl.controller.server import ControllerService
+from rapidctl.controller.store import JournalFile, Life
+from rapidctl.controller.streams import first_of
+
+QUEUE_MAX = 4096  # events that wait for the loop
+LIFE_MAX_BYTES = 256 * 2**20  # a life of the journal ends at this size, or at journal.keep_entries
+LOAD_INTERVAL_S = 0.0  # engines need not report their load here: the rapidd of their host does
+STOP_GRACE_S = 0.2  # for calls that are under way when the controller stops
+SCRAPE_TIMEOUT_S = 1.0
+
+
+def open_journal(config: ControllerConfig, *, fresh: bool) -> JournalFile:
+    """Open the journal. Raises Refused for `fresh` while there is one; JournalCorrupt, JournalFailed."""
+    path = config.journal.path
+    if fresh and path.exists():
+        raise Refused(
+            f"--fresh, but there is a journal at {path}, which knows what was granted: start without --fresh to go on "
+            f"from it, or put it aside. {way_out(path)}"
+        )
+    return JournalFile(path, keep_lives=config.journal.keep_lives)
+
+
+def next_life(config: ControllerConfig, before: Recovered | None, *, epoch_at_least: int, wall_s: float) -> Life:
+    """The life that begins now: one epoch above the last one, and at least as asked."""
+    return Life(
+        epoch=max(before.life.epoch + 1 if before else 1, epoch_at_least),
+        controller_id=before.life.controller_id if before else f"c-{secrets.token_hex(6)}",
+        started_wall_s=wall_s,
+        version=__version__,
+        settings=codec.encode(config.settings).decode(),
+    )
+
+
+class Controller:
+    """One process: everything between an open journal and its orderly end."""
+
+    def __init__(
+        self,
+        config: ControllerConfig,
+        file: JournalFile,
+        *,
+        epoch_at_least: int,
+        clock: Clock,
+        notifier: Notifier,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._config, self._notifier, self._log = config, notifier, log
+        now = clock.monotonic_s
+        self._before = recover(file, Control)
+        self._tell_of_replay()
+        self._file, self._journal = file, Journal(file)
+        self._inbox = Inbox(now, QUEUE_MAX)
+        self._links = self._make_links(now)
+        self._nodes = Nodes(self._links)
+        self._engines = EngineService(
+            self._inbox,
+            lambda: self._loop.greeting.epoch,
+            rpc_timeout_s=config.settings.rpc_timeout_s,
+            load_interval_s=LOAD_INTERVAL_S,
+        )
+        self._metrics = Metrics(self._shown_to_a_thread)
+        self._loop = Loop(
+            self._inbox,
+            self._journal,
+            Hands(self._nodes, self._engines, log),
+            self._metrics,
+            make=lambda: Control(config.settings),
+            life=next_life(config, self._before, epoch_at_least=epoch_at_least, wall_s=clock.wall_s()),
+            limits=LifeLimits(config.journal.keep_entries, LIFE_MAX_BYTES),
+            clock=now,
+            pet=notifier.watchdog,
+            decisions=self._before.decisions if self._before else (),
+        )
+
+    async def run(self) -> None:
+        """Lead until SIGTERM or SIGINT. Raises SteppedDown, JournalFailed, ConfigInvalid for an address in use."""
+        self._on = asyncio.get_running_loop()
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._journal.close)
+            stop = stack.enter_context(_signals(self._on))
+            await self._loop.begin(self._before.snapshot if self._before else None)
+            server = await stack.enter_async_context(self._serving())
+            endpoints = {"controller": server.addresses["listen.address"]}
+            if self._config.listen.metrics:
+                serving = scrape.serving(self._config.listen.metrics, self._metrics.registry, "listen.metrics")
+                endpoints["metrics"] = stack.enter_context(serving)
+            stack.enter_context(_published(self._config.journal.path.parent / "endpoints.json", endpoints))
+            await server.set_serving(True)
+            greeting = self._loop.greeting
+            self._log.info("leads", epoch=greeting.epoch, controller_id=greeting.controller_id, **endpoints)
+            self._notifier.ready()
+            await first_of(
+                self._loop.run(), self._tick(), self._until(stop), *(link.run() for link in self._links.values())
+            )
+            self._log.info("stops", reason="asked to")
+
+    def _tell_of_replay(self) -> None:
+        before = self._before
+        if before is None:
+            self._log.info("no journal yet, every GPU is booked at its ceiling until heard")
+            return
+        about = {"events": before.entries, "life": before.number, "epoch": before.life.epoch}
+        if before.differs:
+            self._log.warning(
+                "replay differs, every GPU is booked at its ceiling until heard",
+                **about,
+                first_difference=before.differs,
+                written_by=before.life.version,
+            )
+        else:
+            self._log.info("replayed", **about, commands="identical")
+
+    def _make_links(self, now: Callable[[], float]) -> dict[str, NodeLink]:
+        settings = self._config.settings
+        timing = Timing(settings.rpc_timeout_s, self._config.report.interval_s)
+        return {
+            node: NodeLink(
+                node,
+                address,
+                self._inbox,
+                lambda: self._loop.greeting,
+                timing=timing,
+                tls=self._config.tls,
+                clock=now,
+                log=self._log,
+            )
+            for node, address in self._config.addresses.items()
+        }
+
+    @contextlib.asynccontextmanager
+    async def _serving(self) -> AsyncIterator[RpcServer]:
+        operators = ControllerService(self._inbox, self._loop)
+
+        def add(server: grpc.aio.Server) -> None:
+            controller_pb2_grpc.add_ControllerServiceServicer_to_server(operators, server)
+            engine_pb2_grpc.add_EngineControlServicer_to_server(self._engines, server)
+
+        files = (controller_pb2, engine_pb2)
+        services = [each.full_name for file in files for each in file.DESCRIPTOR.services_by_name.values()]
+        ports = {"listen.address": self._config.listen.address}
+        server = await start_server(ports, add, services=services, tls=self._config.tls)
+        try:
+            yield server
+        finally:
+            self._notifier.stopping()
+            self._inbox.close()
+            self._engines.stop()
+            await server.stop(STOP_GRACE_S)
+
+    async def _tick(self) -> None:
+        """A tick every tick_s; after a hold-up the next one comes at once, and the lost ones never."""
+        on, tick_s = self._on, self._config.settings.tick_s
+        next_s = on.time()
+        while True:
+            next_s = max(next_s + tick_s, on.time())
+            await asyncio.sleep(next_s - on.time())
+            self._inbox.put_tick()
+
+    async def _until(self, stop: asyncio.Event) -> None:
+        """When asked to stop, let the loop end its turn; it then returns."""
+        await stop.wait()
+        self._inbox.close()
+        await asyncio.Event().wait()
+
+    def _shown_to_a_thread(self) -> Shown:
+        return asyncio.run_coroutine_threadsafe(self._shown(), self._on).result(SCRAPE_TIMEOUT_S)
+
+    async def _shown(self) -> Shown:
+        return Shown(
+            status=self._loop.status(),
+            queued=len(self._inbox),
+            replaced_reports=self._inbox.replaced,
+            journal_entries=self._journal.entries,
+            journal_bytes=self._journal.size_bytes,
+            nodes_reporting=self._nodes.reporting,
+            engines_attached=self._engines.attached,
+        )
+
+
+@contextlib.contextmanager
+def _signals(loop: asyncio.AbstractEventLoop) -> Iterator[asyncio.Event]:
+    """Set when SIGTERM or SIGINT comes."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield stop
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+@contextlib.contextmanager
+def _published(path: Path, endpoints: dict[str, str]) -> Iterator[None]:
+    """Tell in a file where this controller listens, with the ports that it got, for as long as this lasts."""
+    draft = path.with_name(f"{path.name}.tmp")
+    draft.write_bytes(msgspec.json.encode(endpoints))
+    draft.replace(path)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)

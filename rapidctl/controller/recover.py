@@ -1,0 +1,73 @@
+"""What the last life left behind: replay its events through a fresh mind and take its snapshot."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from rapid.core.books import LedgerSnapshot
+from rapid.core.cluster import Decision, Mark
+from rapid.core.commands import Announce
+from rapid.core.events import ControlSnapshot
+from rapid.core.settings import Settings
+from rapidctl.controller import codec
+from rapidctl.controller.damage import corrupt
+from rapidctl.controller.loop import DECISIONS_MAX, Brain
+from rapidctl.controller.store import JournalFile, Life, Row
+
+_NOTHING_BOOKED = LedgerSnapshot(Mark(), (), ())
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """The last life, which was number `number`, and what it hands on.
+
+    entries    how many events were replayed
+    differs    the first entry that now gives other commands than it did then (0: none). The books of the snapshot are
+               empty then, so that every GPU is booked at its ceiling until it has been heard: what was really sent is
+               not what a replay says. The operator's budgets, pins and pause are handed on all the same.
+    """
+
+    number: int
+    life: Life
+    snapshot: ControlSnapshot
+    decisions: tuple[Decision, ...]
+    entries: int
+    differs: int
+
+
+def recover(file: JournalFile, make: Callable[[Settings], Brain]) -> Recovered | None:
+    """Replay the last life under the settings that it had; None if there is none. Raises JournalCorrupt."""
+    life = file.last
+    if life is None:
+        return None
+    brain: Brain | None = None
+    decisions: deque[Decision] = deque(maxlen=DECISIONS_MAX)
+    entries = differs = 0
+    for entries, row in enumerate(file.rows(), 1):
+        # An older version may have written what this one can no longer read or take; whatever it stumbles over, the
+        # answer is the same, so anything is caught here.
+        try:
+            brain = brain or make(codec.decode_settings(life.settings.encode()))
+            commands = brain.step(codec.decode_event(row.kind, row.event.encode()))
+        except Exception as error:
+            raise corrupt(
+                file.path,
+                f"event {entries} of the last life ({row.kind}) cannot be replayed ({type(error).__name__}: {error}); "
+                f"it was written by version {life.version}, which can",
+            ) from error
+        if not differs and codec.encode_commands(commands).decode() != row.commands:
+            differs = entries
+        decisions.extend(_announced(row))
+    assert brain is not None, "a life without rows is refused while reading"
+    snapshot = brain.snapshot()
+    if differs:
+        snapshot = replace(snapshot, ledger=_NOTHING_BOOKED)
+    return Recovered(file.number, life, snapshot, tuple(decisions), entries, differs)
+
+
+def _announced(row: Row) -> Iterator[Decision]:
+    """The decisions that were made then, in the words of then."""
+    if '["Announce",' in row.commands:
+        for command in codec.decode_commands(row.commands.encode()):
+            if isinstance(command, Announce):
+                yield command.decision
