@@ -114,8 +114,10 @@ class Client:
         if failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             return Unreachable(self._too_slow(self._timeout_s))
         error = error_of(failure, address=self._who)
-        if str(error).startswith("cannot reach"):
+        if str(error).endswith("nobody listens there"):
             return Unreachable(f"{error}; is rapid-controller running? set --address or RAPID_ADDRESS")
+        if failure.code() is grpc.StatusCode.UNAVAILABLE and not isinstance(error, Unreachable):
+            return Unreachable(f"{self._who}: {error}")
         return error
 
     def _too_slow(self, waited_s: float) -> str:

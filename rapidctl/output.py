@@ -109,8 +109,12 @@ def can_ask() -> bool:
 
 
 def ask(question: str) -> bool:
-    """Ask a person, on stderr; the default is no. Ctrl-C and end of input raise click.Abort."""
-    return click.confirm(question, default=False, err=True)
+    """Ask a person, on stderr; the default is no, and so are Ctrl-C and the end of input."""
+    try:
+        return click.confirm(question, default=False, err=True)
+    except click.Abort:
+        talk("")
+        return False
 
 
 @contextmanager

@@ -59,7 +59,7 @@ class Verbs(click.Group):
         for _, entries in SECTIONS:
             for entry in entries:
                 if entry.verb == cmd_name:
-                    return _load(entry)
+                    return load(entry)
         return None
 
     def resolve_command(
@@ -77,7 +77,8 @@ class Verbs(click.Group):
                 formatter.write_dl([(entry.verb, entry.help) for entry in entries])
 
 
-def _load(entry: Entry) -> click.Command:
+def load(entry: Entry) -> click.Command:
+    """The command of the verb, or one in its place that says which module it lacks."""
     try:
         found = importlib.import_module(f"{__name__}.{entry.module}").command
     except ModuleNotFoundError as error:
@@ -87,8 +88,6 @@ def _load(entry: Entry) -> click.Command:
 
 
 def _absent(entry: Entry, missing: str) -> click.Command:
-    """A verb in the place of one that cannot be loaded, which says so."""
-
     def refuse() -> None:
         raise click.UsageError(f"'{entry.verb}' needs the Python module {missing!r}, which is not installed")
 

@@ -26,11 +26,11 @@ one object: ok troubles at_s wall_s epoch controller_id policy paused
     health   "never heard", "reporting", "silent" or "released"
     gpus     a list of: gpu index instance limit_w target_w held_w draw_w
              floor_w ceiling_w fallback_w managed health problem
-  instances  a list of: instance engine node gpus role phase target_role pinned
-             problem load
+  instances  a list of: instance engine node gpus role phase target_role
+             pinned problem load
     load     at_s waiting_requests waiting_tokens oldest_wait_s
-             running_requests kv_used_fraction arrived finished prompt_tokens
-             output_tokens
+             running_requests kv_used_fraction arrived finished
+             prompt_tokens output_tokens
   slo        ttft_target_s tpot_target_s ttft_attainment tpot_attainment
              ttft_window_s tpot_window_s finished
   last_decision  as in 'rapidctl why'

@@ -20,8 +20,8 @@ one object: domains, a list of:
   domain parent budget_w reserved_w held_w free_w draw_w over_budget advice"""
 SET_EXAMPLES = """\
 rapidctl budget set rack1 4800W
-rapidctl budget set rack1 4.8kW --yes       # for scripts: raise without asking
-rapidctl budget set rack1 3kW --force     # even if its floors do not fit"""
+rapidctl budget set rack1 4.8kW --yes   # for scripts: raise without asking
+rapidctl budget set rack1 3kW --force   # even if its floors do not fit"""
 SET_SHAPE = "one object: domain budget_w before_w forced text"
 
 

@@ -12,7 +12,9 @@ from rapidctl.commands._words import ago
 EXAMPLES = """\
 rapidctl node release h7
 rapidctl node release h7 --yes    # for scripts that know that h7 has no power"""
-SHAPE = "one object: node booked_w text; booked_w null: not known, the node was never heard"
+SHAPE = """\
+one object: node booked_w text
+  booked_w  null: not known, as the node was never heard"""
 
 
 @click.group()

@@ -82,7 +82,8 @@ class Screen:
         self._draw(self._last)
 
     def lost(self, why: str) -> None:
-        self._draw((line(f"no picture: {why}", Tone.BAD), line("the last one was:", Tone.WARN), *self._last))
+        head = line(f"no picture: {why.partition('; ')[0]}", Tone.BAD)
+        self._draw((head, line("trying again; the last one was:", Tone.WARN), *self._last))
 
 
 class Lines:
