@@ -6,6 +6,7 @@ log.info("limit set", gpu=uuid, limit_mw=600_000, reason="grant 3/17")
 
 import json
 import logging
+import math
 import sys
 from collections.abc import MutableMapping
 from typing import Any, TextIO
@@ -54,7 +55,12 @@ def render_text(_: object, __: str, event: MutableMapping[str, Any]) -> str:
 def render_json(_: object, __: str, event: MutableMapping[str, Any]) -> str:
     """The same as one JSON object, `at`, `level` and `event` first; what JSON does not know is written as text."""
     first = {key: event.pop(key) for key in ("at", "level", "event")}
-    return json.dumps({**first, **event}, default=str)
+    return json.dumps({**first, **{key: _finite(value) for key, value in event.items()}}, default=str)
+
+
+def _finite(value: object) -> object:
+    """JSON has no word for infinity, which is the age of what was never heard."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _value(value: object) -> str:

@@ -1,0 +1,60 @@
+"""systemd hears what the service says, over the real socket protocol."""
+
+import os
+import socket
+
+import pytest
+
+from rapid.notify import Notifier
+
+
+@pytest.fixture
+def manager(tmp_path):
+    """The service manager's end."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        yield listener
+
+
+def test_every_word_arrives(manager):
+    notifier = Notifier({"NOTIFY_SOCKET": manager.getsockname()})
+    notifier.ready()
+    notifier.status("8 GPUs\nunder lease")
+    notifier.watchdog()
+    notifier.stopping()
+    heard = [manager.recv(100) for _ in range(4)]
+    assert heard == [b"READY=1", b"STATUS=8 GPUs under lease", b"WATCHDOG=1", b"STOPPING=1"]
+
+
+def test_an_abstract_socket_is_meant_by_an_at_sign():
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as listener:
+        listener.bind(f"\0rapid-test-{os.getpid()}")
+        Notifier({"NOTIFY_SOCKET": f"@rapid-test-{os.getpid()}"}).ready()
+        assert listener.recv(100) == b"READY=1"
+
+
+def test_without_a_manager_nothing_is_said():
+    Notifier({}).ready()
+
+
+def test_a_manager_that_is_gone_or_does_not_listen_stops_nobody(manager, tmp_path):
+    Notifier({"NOTIFY_SOCKET": str(tmp_path / "none")}).watchdog()
+    notifier = Notifier({"NOTIFY_SOCKET": manager.getsockname()})
+    for _ in range(10_000):  # far more than the socket holds: the rest is dropped, and the caller never waits
+        notifier.watchdog()
+    assert manager.recv(100) == b"WATCHDOG=1"
+
+
+@pytest.mark.parametrize(
+    ("environ", "watchdog_s"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "3000000"}, 1.5),
+        ({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": str(os.getpid())}, 1.5),
+        ({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+    ],
+)
+def test_the_watchdog_is_fed_twice_as_often_as_it_asks(environ, watchdog_s):
+    assert Notifier(environ).watchdog_s == watchdog_s
