@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from rapid import __version__
 from rapid.core.cluster import GpuHealth, GpuReport
+from rapid.core.errors import ConfigInvalid
 from rapidd.agent import GpuCounts, Snapshot
 
 REQUEST_TIMEOUT_S = 2.0  # requests are answered one after the other, so none may dawdle
@@ -87,10 +88,10 @@ def _labels(gpu: GpuReport) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def serving_metrics(host: str, port: int, look: Callable[[], Snapshot]) -> Iterator[int]:
-    """Serve http://host:port/metrics on a thread while this lasts; yields the port bound. Raises OSError.
+def serving_metrics(address: str, look: Callable[[], Snapshot], key: str) -> Iterator[str]:
+    """Serve http://address/metrics on a thread while this lasts; yields the address with the port that was bound.
 
-    `look` is called on that thread.
+    `look` is called on that thread. Raises ConfigInvalid, naming the key, for an address that cannot be used.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(NodeCollector(look))
@@ -103,12 +104,17 @@ def serving_metrics(host: str, port: int, look: Callable[[], Snapshot]) -> Itera
         text: Iterable[bytes] = page(environ, start_response)
         return text
 
-    with (_Server6 if ":" in host else _Server)((host, port), _Request) as server:
+    host, _, port = address.rpartition(":")
+    try:
+        server = (_Server6 if host.startswith("[") else _Server)((host.strip("[]"), int(port)), _Request)
+    except OSError as error:
+        raise ConfigInvalid(key, f"cannot listen on {address}: {error.strerror}") from error
+    with server:
         server.set_app(answer)
         thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
         thread.start()
         try:
-            yield server.server_port
+            yield f"{host}:{server.server_port}"
         finally:
             server.shutdown()
             thread.join(REQUEST_TIMEOUT_S)

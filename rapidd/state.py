@@ -61,8 +61,8 @@ class State:
             with self._memory_file.open("rb") as file:
                 text = file.read(_LARGEST_MEMORY_BYTES)
             memory = msgspec.json.decode(text, type=GuardMemory)
-            if memory.epoch < 0:
-                raise ValueError(f"epoch is {memory.epoch}, below 0")
+            if min(memory.epoch, memory.starts) < 0:
+                raise ValueError(f"epoch {memory.epoch} or starts {memory.starts} is below 0")
         except FileNotFoundError:
             return GuardMemory()
         except (OSError, ValueError, msgspec.DecodeError) as error:
@@ -81,14 +81,14 @@ class State:
         async with asyncio.timeout(_SAVE_TIMEOUT_S):
             if self._saving is not None:
                 await asyncio.wait([self._saving])
-            write = partial(replace_file, self._memory_file, msgspec.json.encode(memory))
+            write = partial(replace_file, self._memory_file, msgspec.json.encode(memory), durable=True)
             self._saving = _on_a_thread("save-memory", write)
             await asyncio.shield(self._saving)
 
     @contextlib.contextmanager
     def published(self, endpoints: Mapping[str, str | int]) -> Iterator[None]:
         """Tell in endpoints.json where this daemon listens, for as long as this lasts. Raises OSError."""
-        replace_file(self._endpoints_file, msgspec.json.encode(dict(endpoints)))
+        replace_file(self._endpoints_file, msgspec.json.encode(dict(endpoints)), durable=False)
         try:
             yield
         finally:
@@ -103,19 +103,23 @@ class State:
             raise ConfigInvalid("state_dir", f"{self.folder} cannot be used: {error.strerror}") from error
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Afterwards, also after a power cut, the file holds either all of the content or what it held before."""
+def replace_file(path: Path, content: bytes, *, durable: bool) -> None:
+    """At every moment the file holds either all of the content or what it held before; also after a power cut if
+    durable, for which this waits for the disk. Raises OSError."""
     scratch = path.with_name(f"{path.name}.tmp")
     try:
         with scratch.open("wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         scratch.replace(path)
     except OSError:
         with contextlib.suppress(OSError):
             scratch.unlink(missing_ok=True)
         raise
+    if not durable:
+        return
     # The new name is on disk only when the folder is.
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -1,0 +1,123 @@
+"""From a configuration to a node that is being enforced: which GPUs, down to which limits, by which agent."""
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from structlog.typing import FilteringBoundLogger
+
+from rapid import __version__
+from rapid.config import NodeConfig
+from rapid.config.node import DEFAULT
+from rapid.core.errors import ConfigInvalid, Unreachable, watts
+from rapid.core.guard import Guard, GuardedGpu
+from rapid.wire.node import GpuDescription, NodeDescription
+from rapidd.agent import Agent, first_limits
+from rapidd.device.base import Backend, Device
+from rapidd.inbox import Inbox
+from rapidd.load.push import LoadTable
+from rapidd.state import State
+from rapidd.talk import Talk
+from rapidd.worker import Worker
+
+WORKER_STOP_S = 1.0  # for one that hangs in a driver call; the others stop at once
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What enforces the limits of this host, from its first write on."""
+
+    agent: Agent
+    workers: tuple[Worker, ...]
+    loads: LoadTable
+    description: NodeDescription
+
+    def stop_workers(self) -> bool:
+        """False if a driver call hangs; its device must not be closed then."""
+        stopped = [worker.stop(WORKER_STOP_S) for worker in self.workers]
+        return all(stopped)
+
+
+def choose_devices(backend: Backend, config: NodeConfig, log: FilteringBoundLogger) -> tuple[Device, ...]:
+    """The GPUs to take care of. A dead one is logged and must not keep the others from their limits.
+
+    Raises ConfigInvalid for a GPU that is not there, Unreachable when none is left.
+    """
+    for fault in backend.faults:
+        log.error("gpu left out", about=fault.gpu, detail=str(fault))
+    devices = {device.info.gpu: device for device in backend.devices}
+    wanted = tuple(devices) if isinstance(config.device.gpus, str) else config.device.gpus
+    dead = {fault.gpu for fault in backend.faults}
+    named = config.power.fallback.keys() - {DEFAULT}
+    for gpu in (*wanted, *sorted(named)):
+        if gpu not in devices and gpu not in dead:
+            key = "device.gpus" if gpu in wanted else f"power.fallback.{gpu}"
+            known = ", ".join(devices) or "none"
+            raise ConfigInvalid(key, f"this host has no gpu {gpu} (it has: {known})")
+    if not (found := tuple(devices[gpu] for gpu in wanted if gpu in devices)):
+        raise Unreachable(f"no usable GPU found through {config.device.backend}; is the driver loaded?")
+    return found
+
+
+def fallbacks_of(devices: Sequence[Device], config: NodeConfig) -> dict[str, int]:
+    """The fallback of each device. Raises ConfigInvalid for one that the device would not take."""
+    fallbacks_mw = config.fallbacks_mw([device.info.gpu for device in devices])
+    for device in devices:
+        info, fallback_mw = device.info, fallbacks_mw[device.info.gpu]
+        if not info.floor_mw <= fallback_mw <= info.ceiling_mw:
+            own = f".{info.gpu}" if info.gpu in config.power.fallback else ""
+            raise ConfigInvalid(
+                f"power.fallback{own}",
+                f"{watts(fallback_mw)} is outside what gpu {info.gpu} accepts, "
+                f"{watts(info.floor_mw)}..{watts(info.ceiling_mw)}",
+            )
+    return fallbacks_mw
+
+
+async def begin(
+    devices: Sequence[Device],
+    config: NodeConfig,
+    state: State,
+    clock: Callable[[], float],
+    log: FilteringBoundLogger,
+) -> Node:
+    """Start the workers and let every GPU go to its fallback. Raises ConfigInvalid or JournalCorrupt before that."""
+    fallbacks_mw, memory = fallbacks_of(devices, config), state.load_memory()
+    inbox, loads = Inbox(len(devices)), LoadTable(config.load.max_instances)
+    workers = tuple(Worker(device, inbox.deliver, clock) for device in devices)
+    for worker in workers:
+        worker.start()
+    limits_mw = await first_limits(workers, inbox)
+    infos = [device.info for device in devices]
+    guard = Guard(
+        node=config.node.name,
+        incarnation=secrets.token_hex(8),
+        gpus=[
+            GuardedGpu(i.gpu, i.index, i.floor_mw, i.ceiling_mw, fallbacks_mw[i.gpu], limits_mw[i.gpu]) for i in infos
+        ],
+        memory=memory,
+        hard_budget_mw=config.power.hard_budget_mw,
+        lease_max_s=config.power.lease_max_s,
+    )
+    agent = Agent(
+        guard,
+        workers,
+        inbox,
+        loads=loads,
+        memory=state,
+        talk=Talk(log, clock),
+        clock=clock,
+        sample_interval_s=config.report.sample_interval_s,
+    )
+    description = NodeDescription(
+        node=config.node.name,
+        version=__version__,
+        backend=config.device.backend,
+        incarnation=guard.incarnation,
+        hard_budget_mw=config.power.hard_budget_mw,
+        gpus=tuple(
+            GpuDescription(i.gpu, i.index, i.name, i.driver, i.floor_mw, i.ceiling_mw, fallbacks_mw[i.gpu])
+            for i in infos
+        ),
+    )
+    return Node(agent, workers, loads, description)
