@@ -15,7 +15,8 @@ from typing import Any, TextIO
 
 import click
 
-GAP = "  "
+GAP = "  "  # between columns
+INDENT = "  "  # before what a line too long goes on with
 LEAST_ELASTIC = 8  # columns that an elastic cell keeps, however narrow the terminal
 
 
@@ -160,15 +161,26 @@ def to_json(document: Document) -> str:
 
 
 def render(blocks: Sequence[Block], *, width: int | None, colour: bool) -> list[str]:
-    """The blocks as lines of text, no wider than `width` as far as elastic columns can be cut."""
+    """The blocks as lines of text, no wider than `width` as far as words and columns allow."""
     lines: list[str] = []
     for block in blocks:
-        lines += _table_lines(block, width, colour) if isinstance(block, Table) else [_text_line(block, colour)]
+        lines += _table_lines(block, width, colour) if isinstance(block, Table) else _text_lines(block, width, colour)
     return lines
 
 
-def _text_line(block: Line, colour: bool) -> str:
-    return "".join(_paint(printable(cell.text), cell.tone, colour) for cell in block.cells)
+def _text_lines(block: Line, width: int | None, colour: bool) -> list[str]:
+    """One line, or as many as its words need, the later ones indented."""
+    lines, used = [""], 0
+    for cell in block.cells:
+        words = printable(cell.text).split(" ") if width else [printable(cell.text)]
+        for number, word in enumerate(words):
+            gap = " " if number else ""
+            if width and used + len(gap + word) > width and used > len(INDENT):
+                lines.append(INDENT)
+                used, gap = len(INDENT), ""
+            lines[-1] += _paint(gap + word, cell.tone, colour)
+            used += len(gap + word)
+    return lines
 
 
 def _table_lines(table: Table, width: int | None, colour: bool) -> list[str]:

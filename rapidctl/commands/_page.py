@@ -33,7 +33,6 @@ GPU_COLUMNS = (
     Column("INSTANCE", elastic=True),
     Column("ROLE"),
     Column("LIMIT W", right=True),
-    Column("TARGET W", right=True),
     Column("DRAW W", right=True),
     Column("WAIT", right=True),
     Column("RUN", right=True),
@@ -160,23 +159,29 @@ def _needs_a_look(node: NodeStatus, gpu: GpuStatus, instance: InstanceStatus | N
 
 
 def _gpu_row(node: NodeStatus, gpu: GpuStatus, instance: InstanceStatus | None) -> tuple[Cell, ...]:
-    moving = gpu.target_mw not in (0, gpu.limit_mw)
     return (
         Cell(gpu_label(node.node, gpu), Tone.STRONG),
         Cell(gpu.instance or "-"),
         Cell(instance.role.value if instance else "-"),
-        Cell(number_w(gpu.limit_mw) if gpu.limit_mw else "?"),
-        Cell(number_w(gpu.target_mw) if gpu.target_mw else "-", Tone.WARN if moving else Tone.PLAIN),
+        _limit(gpu),
         Cell(draw_w(gpu.draw_mw)),
         *_load_cells(instance if instance and instance.gpus[:1] in ((), (gpu.gpu,)) else None),
         _gpu_state(node, gpu, instance),
     )
 
 
+def _limit(gpu: GpuStatus) -> Cell:
+    """The limit in force, and the one that it is on its way to."""
+    limit = number_w(gpu.limit_mw) if gpu.limit_mw else "?"
+    if gpu.target_mw in (0, gpu.limit_mw):
+        return Cell(limit)
+    return Cell(f"{limit} > {number_w(gpu.target_mw)}", Tone.WARN)
+
+
 def _homeless_row(instance: InstanceStatus) -> tuple[Cell, ...]:
     nothing = Cell("-")
     role, name = Cell(instance.role.value), Cell(instance.instance)
-    return (nothing, name, role, nothing, nothing, nothing, *_load_cells(instance), _instance_state(instance))
+    return (nothing, name, role, nothing, nothing, *_load_cells(instance), _instance_state(instance))
 
 
 def _load_cells(instance: InstanceStatus | None) -> tuple[Cell, Cell]:

@@ -66,11 +66,13 @@ def every_gpu(status: Status) -> Iterator[tuple[NodeStatus, GpuStatus]]:
 
 
 def subject_of(status: Status, name: str) -> str:
-    """The instance or GPU UUID that an operator means by an instance id, UUID, unique prefix of one, or node/index.
+    """What decisions call the thing that an operator names: itself, but a GPU also by node/index or a unique prefix.
 
     Raises NotFound, or Refused with the candidates where a prefix fits several.
     """
-    if any(instance.instance == name for instance in status.instances):
+    instances = [instance.instance for instance in status.instances]
+    others = [domain.domain for domain in status.domains] + [node.node for node in status.nodes]
+    if name in instances or name in others:
         return name
     labels = {gpu.gpu: gpu_label(node.node, gpu) for node, gpu in every_gpu(status)}
     for uuid, label in labels.items():
@@ -82,6 +84,5 @@ def subject_of(status: Status, name: str) -> str:
         more = f" and {len(fits) - CANDIDATES_SHOWN} more" if len(fits) > CANDIDATES_SHOWN else ""
         raise Refused(f"gpu {name!r} fits {len(fits)} GPUs: {shown}{more}; write more of it")
     if not fits:
-        known = (*(instance.instance for instance in status.instances), *labels.values())
-        raise NotFound("decision, GPU or instance", name, known)
+        raise NotFound("decision, GPU or instance", name, (*instances, *labels.values()))
     return fits[0]

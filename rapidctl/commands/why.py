@@ -77,6 +77,8 @@ def _change(change: tuple[str, str, str], things: dict[str, tuple[str, str, str]
 def _things(status: Status) -> dict[str, tuple[str, str, str]]:
     """Every subject that a change can name: its short name, how it stands now, and what it is."""
     things = {domain.domain: (domain.domain, watts(domain.budget_mw), "domain") for domain in status.domains}
+    for node in status.nodes:
+        things[node.node] = (node.node, watts(sum(gpu.held_mw for gpu in node.gpus)), "node")
     for instance in status.instances:
         things[instance.instance] = (instance.instance, instance.role.value, f"instance on {instance.node}")
     for node, gpu in every_gpu(status):

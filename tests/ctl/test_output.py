@@ -46,6 +46,21 @@ def test_colour_says_what_the_tone_means_and_moves_no_column() -> None:
     assert [row.count("\x1b") for row in plain] == [0, 0, 0]
 
 
+def test_a_long_line_is_broken_between_words_on_a_terminal_alone() -> None:
+    long = Line((Cell("d7", Tone.STRONG), Cell("  ago by rapid: watts from here to there")))
+    assert render((long,), width=24, colour=False) == ["d7  ago by rapid: watts", "  from here to there"]
+    assert render((long,), width=None, colour=False) == ["d7  ago by rapid: watts from here to there"]
+    assert render((line("x" * 30 + " y"),), width=10, colour=False) == ["x" * 30, "  y"]
+
+
+@pytest.mark.parametrize("width", range(3, 30))
+def test_breaking_a_line_loses_no_word(width: int) -> None:
+    words = "a bb ccc dddd eeeee f gg hhh iiii jjjjj"
+    rows = render((line(words),), width=width, colour=False)
+    assert " ".join(row.strip() for row in rows) == words
+    assert all(len(row) <= max(width, 2 + 5) for row in rows)
+
+
 def test_text_from_afar_cannot_move_the_cursor_or_break_the_line() -> None:
     evil = Cell("out\x1b[2J of\nmemory\x07\x9b1A")
     (text,) = render((Line((evil,)),), width=None, colour=True)

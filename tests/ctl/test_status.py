@@ -28,11 +28,11 @@ NODE  DOMAIN  GPUS  HELD W  DRAW W  STATE
 h1    rack1      2    1250    1167  reporting
 h2    rack1      2    1150    1067  reporting
 
-GPU   INSTANCE  ROLE     LIMIT W  TARGET W  DRAW W  WAIT  RUN  STATE
-h1/0  p0        prefill      650       650     608    12    3  serving
-h1/1  d0        decode       600       600     558     0   41  serving
-h2/0  d1        decode       550       550     508     0   38  serving
-h2/1  -         -            600       600     558     -    -  no engine
+GPU   INSTANCE  ROLE     LIMIT W  DRAW W  WAIT  RUN  STATE
+h1/0  p0        prefill      650     608    12    3  serving
+h1/1  d0        decode       600     558     0   41  serving
+h2/0  d1        decode       550     508     0   38  serving
+h2/1  -         -            600     558     -    -  no engine
 """
 RED = """\
 red: domain rack1: over budget, held 2750 W + reserved 0 W > 2600 W: 2750 W would do
@@ -52,9 +52,7 @@ def test_status_names_every_red_thing_on_stderr_and_exits_1(ctl: Ctl, controller
     controller.status = broken()
     result = ctl("status")
     assert (result.stderr, result.exit_code) == (RED, 1)
-    assert (
-        "h1/1  d0        decode       600       600     558     0   41  not managed, mismatch: reads" in result.stdout
-    )
+    assert "h1/1  d0        decode       600     558     0   41  not managed, mismatch: reads" in result.stdout
     assert "h2    rack1      2    1150    1067  silent for 63 s\n" in result.stdout
     assert "  rack1      2600           0    2750    -150    2234  over budget: 2750 W would do\n" in result.stdout
 
@@ -101,7 +99,7 @@ def test_a_role_change_a_pin_and_a_pause_can_be_seen(ctl: Ctl, controller: FakeC
     controller.status = replace(good, paused=True, instances=(good.instances[0], moving, good.instances[2]))
     text = ctl("status").stdout
     assert "policy rapid  paused  epoch 3" in text
-    assert "h1/1  d0        decode       600       600     558     0   41  draining for prefill, pinned\n" in text
+    assert "h1/1  d0        decode       600     558     0   41  draining for prefill, pinned\n" in text
 
 
 def test_what_is_not_measured_is_not_shown_as_a_number(ctl: Ctl, controller: FakeController) -> None:
@@ -114,7 +112,7 @@ def test_what_is_not_measured_is_not_shown_as_a_number(ctl: Ctl, controller: Fak
     text = ctl("status").stdout
     assert "  rack1      2600           0    2400     200       ?  ok\n" in text
     assert "h1    rack1      2    1250       ?  reporting\n" in text
-    assert "h1/0  p0        prefill        ?         -       ?    12    3  serving\n" in text
+    assert "h1/0  p0        prefill        ?       ?    12    3  serving\n" in text
     assert "TTFT  1.00 s         -      -\n" in text
 
 
@@ -129,14 +127,14 @@ def test_an_instance_with_two_gpus_counts_its_requests_once(ctl: Ctl, controller
     both = instance("p0", "h1", Role.PREFILL, "GPU-a", "GPU-b", waiting=5, running=7)
     controller.status = replace(picture(), nodes=(h1,), instances=(both,))
     text = ctl("status").stdout
-    assert "h1/0  p0        prefill      600       600     558     5    7  serving\n" in text
-    assert "h1/1  p0        prefill      600       600     558     -    -  serving\n" in text
+    assert "h1/0  p0        prefill      600     558     5    7  serving\n" in text
+    assert "h1/1  p0        prefill      600     558     -    -  serving\n" in text
 
 
 def test_an_instance_on_gpus_that_nobody_reports_has_a_row_of_its_own(ctl: Ctl, controller: FakeController) -> None:
     lone = instance("x9", "h9", Role.MIXED, "GPU-z", waiting=1)
     controller.status = replace(picture(), instances=(*picture().instances, lone))
-    assert "-     x9        mixed          -         -       -     1    0  serving\n" in ctl("status").stdout
+    assert "-     x9        mixed          -       -     1    0  serving\n" in ctl("status").stdout
 
 
 def test_a_large_cluster_shows_the_gpus_that_need_a_look_and_says_how_many_more() -> None:
@@ -149,9 +147,20 @@ def test_a_large_cluster_shows_the_gpus_that_need_a_look_and_says_how_many_more(
     assert len([row for row in whole if row[:1] == "n" and "/" in row]) == 72 > GPUS_SHOWN
 
 
-def test_the_page_fits_80_columns_but_for_the_reason() -> None:
+def test_a_limit_on_its_way_shows_where_to(ctl: Ctl, controller: FakeController) -> None:
+    good = picture()
+    moving = replace(good.nodes[0].gpus[1], target_mw=562_500)
+    controller.status = replace(good, nodes=(replace(good.nodes[0], gpus=(moving,)), good.nodes[1]))
+    assert "h1/1  d0        decode   600 > 562.5     558     0   41  serving\n" in ctl("status").stdout
+
+
+def test_the_page_fits_80_columns() -> None:
     rows = render(status_blocks(broken(), every_gpu=False), width=80, colour=False)
-    assert [row for row in rows if len(row) > 80] == [rows[1]]
+    assert [row for row in rows if len(row) > 80] == []
+    assert rows[1:3] == [
+        "d7  12 s ago by rapid: TTFT p90 1.40 s is above 1.00 s and TPOT has room: 50 W",
+        "  from decode to prefill",
+    ]
 
 
 def test_watch_prints_a_line_per_picture(ctl: Ctl, controller: FakeController) -> None:

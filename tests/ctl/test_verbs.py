@@ -214,8 +214,9 @@ def test_decisions_about_a_thing(ctl: Ctl, controller: FakeController) -> None:
     for name in ("h1/1", "GPU-aa01", "p0", "d7"):
         found = json.loads(ctl("decisions", "--json", "--about", name).stdout)["decisions"]
         assert [document["id"] for document in found] == ["d7"], name
-    result = ctl("decisions", "--about", "h2/1")
-    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "no decision about h2/1 yet\n")
+    for name in ("h2/1", "site", "h2", "d1"):
+        result = ctl("decisions", "--about", name)
+        assert (result.exit_code, result.stdout, result.stderr) == (0, "", f"no decision about {name} yet\n")
     controller.decisions = ()
     assert ctl("decisions", "--json").stdout == '{"decisions": []}\n'
 
