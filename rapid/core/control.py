@@ -226,6 +226,8 @@ class Control:
         text = f"domain {event.domain}: budget {change[1]} -> {change[2]}"
         if short_mw > 0:
             text += f"; OVER BUDGET by {watts(short_mw)} with every GPU at its floor"
+        elif (fallbacks_mw := self.ledger.fallbacks_mw(event.domain)) > event.budget_mw:
+            text += f"; a host that boots comes up at its fallbacks, which need {watts(fallbacks_mw)}: lower them"
         return [decision, *commands, *self._watch_budgets(), Answer(event.request, text)]
 
     def _on_role_asked(self, event: RoleAsked) -> list[Command]:

@@ -118,6 +118,13 @@ class Ledger:
                 floors_mw += unseen * node.spec.floor_mw + sum(self.gpus[gpu].report.floor_mw for gpu in node.gpus)
         return floors_mw
 
+    def fallbacks_mw(self, domain: str) -> int:
+        """What the GPUs of a domain come up with when their hosts boot, reserved power included."""
+        inside = [node for node in self.nodes.values() if domain in node.chain and not node.released]
+        known_mw = sum(self.gpus[gpu].report.fallback_mw for node in inside for gpu in node.gpus)
+        unseen_mw = sum(max(0, node.spec.gpus - len(node.gpus)) * node.spec.fallback_mw for node in inside)
+        return self._reserved_mw[domain] + known_mw + unseen_mw
+
     # ---- what changes it ----
 
     def hear(self, report: NodeReport, at_s: float) -> list[Finding]:
