@@ -1,8 +1,8 @@
 """gRPC as every process here uses it: the same options, health, reflection and errors everywhere."""
 
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection
 from rapid import tls as tls_
 from rapid.core.errors import ConfigInvalid, RapidError
 from rapid.tls import TlsConfig
-from rapid.wire.errors import error_of, status_of
+from rapid.wire.errors import status_of
 
 MESSAGE_MAX_BYTES = 16 * 2**20  # the picture of 10,000 GPUs has 2 MB
 CALLS_MAX = 10_000  # calls and streams that one server carries at once; the next is refused
@@ -70,15 +70,6 @@ def open_channel(address: str, tls: TlsConfig | None = None, *, server_name: str
         return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
     named = (("grpc.ssl_target_name_override", server_name),) if server_name else ()
     return grpc.aio.secure_channel(address, tls_.channel_credentials(tls), options=(*CHANNEL_OPTIONS, *named))
-
-
-@contextmanager
-def calling(address: str) -> Iterator[None]:
-    """Around calls to `address`: a call that fails raises the RapidError that its server raised, or that fits."""
-    try:
-        yield
-    except grpc.aio.AioRpcError as failure:
-        raise error_of(failure, address=address) from failure
 
 
 # ---- server ----

@@ -11,8 +11,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from rapid import rpc
 from rapid.core.errors import ConfigInvalid, NotFound, Refused, Unreachable
-from rapid.rpc import abort, calling, open_channel, start_server
+from rapid.rpc import abort, open_channel, start_server
 from rapid.v1 import load_pb2, load_pb2_grpc
+from tests.calls import calling
 from tests.certificates import issue
 
 SERVICE = load_pb2.DESCRIPTOR.services_by_name["LoadService"].full_name

@@ -8,8 +8,9 @@ import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from rapid.core.errors import ConfigInvalid, Unreachable
-from rapid.rpc import calling, open_channel, start_server
+from rapid.rpc import open_channel, start_server
 from rapid.tls import TlsConfig, check_address, check_dial, check_listen, is_local
+from tests.calls import calling
 from tests.certificates import issue
 
 TLS = TlsConfig(Path("ca"), Path("cert"), Path("key"))  # these checks only ask whether there is one

@@ -10,6 +10,7 @@ from rapid.wire.common import ROLE_VALUES, ROLES
 WATCH_INTERVAL_S = (0.1, 60.0)  # the least and the greatest interval between pictures
 WATCH_DEFAULT_S = 1.0
 DECISIONS_DEFAULT = 20
+UNNAMED = "an operator"
 
 
 # ---- what is asked; `request` is the id under which the core answers ----
@@ -23,7 +24,7 @@ def decode_set_budget(message: controller_pb2.SetBudgetRequest, *, at_s: float, 
         domain=fields.name(message.domain, "domain"),
         budget_mw=fields.power(message.budget_mw, "budget_mw", 1, fields.POWER_MAX_MW),
         force=message.force,
-        by=fields.text(message.by, "by"),
+        by=_by(message.by),
     )
 
 
@@ -39,7 +40,7 @@ def decode_set_role(message: controller_pb2.SetRoleRequest, *, at_s: float, requ
         request=request,
         instance=fields.name(message.instance, "instance"),
         role=fields.choice(message.role, "role", ROLES) if message.role else None,
-        by=fields.text(message.by, "by"),
+        by=_by(message.by),
     )
 
 
@@ -48,14 +49,17 @@ def decode_pause(
 ) -> PauseAsked:
     """Pause and Resume, told apart by their type. Raises WireInvalid."""
     paused = isinstance(message, controller_pb2.PauseRequest)
-    return PauseAsked(at_s=at_s, request=request, paused=paused, by=fields.text(message.by, "by"))
+    return PauseAsked(at_s=at_s, request=request, paused=paused, by=_by(message.by))
 
 
 def decode_release(message: controller_pb2.ReleaseNodeRequest, *, at_s: float, request: str) -> ReleaseAsked:
     """Raises WireInvalid."""
-    return ReleaseAsked(
-        at_s=at_s, request=request, node=fields.name(message.node, "node"), by=fields.text(message.by, "by")
-    )
+    return ReleaseAsked(at_s=at_s, request=request, node=fields.name(message.node, "node"), by=_by(message.by))
+
+
+def _by(value: str) -> str:
+    """Who asks, or somebody: a decision without an author could not be shown."""
+    return fields.text(value, "by") or UNNAMED
 
 
 def decode_watch(message: controller_pb2.WatchRequest) -> float:

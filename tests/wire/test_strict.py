@@ -238,7 +238,7 @@ def test_a_budget_of_zero_is_refused_and_no_role_takes_the_pin_away():
     with pytest.raises(WireInvalid, match="budget_mw: 0 mW is outside 1"):
         operator.decode_set_budget(controller_pb2.SetBudgetRequest(domain="row"), at_s=1.0, request="r1")
     asked = operator.decode_set_role(controller_pb2.SetRoleRequest(instance="i1"), at_s=1.0, request="r1")
-    assert asked.role is None
+    assert (asked.role, asked.by) == (None, operator.UNNAMED)
     assert operator.encode_role(None) == types_pb2.ROLE_UNSPECIFIED
     paused = [operator.decode_pause(m(), at_s=1.0, request="r1").paused for m in (
         controller_pb2.PauseRequest, controller_pb2.ResumeRequest
