@@ -14,7 +14,7 @@ from rapid.core.cluster import Decision, Greeting
 from rapid.core.commands import Announce, Command
 from rapid.core.events import ControlSnapshot, EngineCame, Event, Started
 from rapid.core.status import Status
-from rapidctl.controller.inbox import Inbox, Taken
+from rapidctl.controller.inbox import Inbox
 from rapidctl.controller.journal import row
 from rapidctl.controller.roster import Roster
 from rapidctl.controller.store import Life, Row
@@ -36,8 +36,10 @@ class Brain(Protocol):
 class Writer(Protocol):
     """Where steps become durable: rapidctl.controller.journal.Journal."""
 
-    entries: int
-    size_bytes: int
+    @property
+    def entries(self) -> int: ...
+    @property
+    def size_bytes(self) -> int: ...
 
     async def begin(self, life: Life, rows: Sequence[Row]) -> None: ...
     async def append(self, rows: Sequence[Row]) -> None: ...
@@ -58,7 +60,7 @@ class Meter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LifeLimits:
-    """When a life of the journal has grown so long that a new one begins: replaying it takes that much time."""
+    """How far a life of the journal may grow after its beginning until a new one begins: replaying it takes time."""
 
     entries: int
     size_bytes: int
@@ -87,8 +89,9 @@ class Loop:
         self._inbox, self._journal, self._performer, self._meter = inbox, journal, performer, meter
         self._make, self._life, self._limits, self._clock = make, life, limits, clock
         self._pet = pet
+        self._brain: Brain
         self._started_s = 0.0
-        self._brain = make()
+        self._grown_entries = self._grown_bytes = 0  # where the journal must be for a new life to begin
         self._roster = Roster()
         self._at_s = 0.0
         self._picture: Status | None = None
@@ -101,11 +104,24 @@ class Loop:
 
     async def run(self) -> None:
         """Turn until the inbox is closed. Raises JournalFailed, SteppedDown, and whatever is our own mistake."""
-        while taken := await self._inbox.take(BATCH):
-            await self._turn(taken)
+        while await self.turn():
             self._pet()
-            if self._journal.entries >= self._limits.entries or self._journal.size_bytes >= self._limits.size_bytes:
-                await self._begin(self._brain.snapshot(), self._at_s)
+
+    async def turn(self) -> bool:
+        """Wait for events, and take as many as share a commit all the way. False: the inbox is closed."""
+        batch = await self._inbox.take(BATCH)
+        if not batch:
+            return False
+        steps = [(taken, self._step(taken.event)) for taken in batch]
+        began_s = time.perf_counter()
+        await self._journal.append([row(taken.event, commands) for taken, commands in steps])
+        self._meter.committed(time.perf_counter() - began_s)
+        for taken, commands in steps:
+            self._perform(commands)
+            taken.resolve(commands)
+        if self._journal.entries >= self._grown_entries or self._journal.size_bytes >= self._grown_bytes:
+            await self._begin(self._brain.snapshot(), self._at_s)
+        return True
 
     # ---- what others read ----
 
@@ -133,15 +149,6 @@ class Loop:
 
     # ---- helpers ----
 
-    async def _turn(self, batch: list[Taken]) -> None:
-        steps = [(taken, self._step(taken.event)) for taken in batch]
-        began_s = time.perf_counter()
-        await self._journal.append([row(taken.event, commands) for taken, commands in steps])
-        self._meter.committed(time.perf_counter() - began_s)
-        for taken, commands in steps:
-            self._perform(commands)
-            taken.resolve(commands)
-
     async def _begin(self, snapshot: ControlSnapshot | None, at_s: float) -> None:
         """A new life, from the snapshot of the one before it, with the engines that are attached."""
         wall_s = self._life.started_wall_s + at_s - self._started_s
@@ -151,6 +158,9 @@ class Loop:
         events += [EngineCame(at_s, hello) for hello in self._roster.hellos(at_s)]
         steps = [(event, self._step(event)) for event in events]
         await self._journal.begin(life, [row(event, commands) for event, commands in steps])
+        # Counted from here: however many engines there are to introduce, a life has room for as many events again.
+        self._grown_entries = self._journal.entries + self._limits.entries
+        self._grown_bytes = self._journal.size_bytes + self._limits.size_bytes
         for _, commands in steps:
             self._perform(commands)
 
