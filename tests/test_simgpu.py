@@ -348,6 +348,26 @@ def test_readers_see_whole_states_while_two_processes_write(gpu: SimGpu, path: P
     assert found[-1].limit_mw == gpu.read_limit().enforced_mw
 
 
+COUNTING_WRITER = """
+import sys
+from pathlib import Path
+from rapid.simgpu import SimGpu
+gpu, first = SimGpu.open(Path(sys.argv[1])), int(sys.argv[2])
+for step in range(1500):
+    gpu.set_limit(first + step, 20.0)
+"""
+
+
+def test_two_processes_that_write_lose_no_change_of_each_other(gpu: SimGpu, path: Path) -> None:
+    firsts = (400_000, 500_000)
+    writers = [subprocess.Popen([sys.executable, "-c", COUNTING_WRITER, str(path), str(first)]) for first in firsts]
+    assert [writer.wait(60) for writer in writers] == [0, 0]
+    by_writer = {
+        writer.pid: [record.limit_mw for record in gpu.records() if record.writer == writer.pid] for writer in writers
+    }
+    assert list(by_writer.values()) == [[first + step for step in range(1500)] for first in firsts]
+
+
 def test_a_spec_comes_back_as_it_went_in(path: Path) -> None:
     spec = replace(SPEC, gpu="GPU-" + "f" * 60, index=15, idle_mw=1, lag=Lag(0.05, 0.1, 0.05))
     with SimGpu.create(path, spec, at_s=0.0):

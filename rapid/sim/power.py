@@ -25,7 +25,7 @@ class LimitCurve:
     """The limit in effect as a function of time, through at most one change that is still to take hold.
 
     From start_s on it moves from start_mw to target_mw; at next_s (infinite: no change waits) it turns to next_mw. It
-    is good from the last change on, not before.
+    remembers nothing of the time before the last change, and takes the limit before start_s for constant.
     """
 
     start_mw: float
@@ -77,6 +77,9 @@ class LimitCurve:
         """The exact integral of min(limit in effect, natural draw) over the interval, in mJ."""
         if until_s <= from_s:
             return 0.0
+        if from_s < self.start_s:  # as at() has it
+            early_s = min(until_s, self.start_s) - from_s
+            return min(self.start_mw, natural_mw) * early_s + self.energy_mj(natural_mw, self.start_s, until_s)
         if from_s >= self.next_s:
             return self._turned().energy_mj(natural_mw, from_s, until_s)
         if until_s > self.next_s:
@@ -86,22 +89,15 @@ class LimitCurve:
         return self._piece_mj(natural_mw, from_s, until_s)
 
     def _piece_mj(self, natural_mw: float, from_s: float, until_s: float) -> float:
-        """The same, for an interval before next_s: constant, then a decaying step, then constant."""
+        """The same, for an interval between start_s and next_s: a decaying step, then constant."""
         landed_s = self.start_s + LANDED_AFTER_TAUS * self._tau_s()
         if from_s >= landed_s or self.start_mw == self.target_mw:
             return min(self.target_mw, natural_mw) * (until_s - from_s)
-        early_s = max(0.0, min(until_s, self.start_s) - from_s)
-        late_s = max(0.0, until_s - max(from_s, landed_s))
-        return (
-            min(self.start_mw, natural_mw) * early_s
-            + self._decay_mj(natural_mw, max(from_s, self.start_s), min(until_s, landed_s))
-            + min(self.target_mw, natural_mw) * late_s
-        )
+        decay_mj = self._decay_mj(natural_mw, from_s, min(until_s, landed_s))
+        return decay_mj + min(self.target_mw, natural_mw) * max(0.0, until_s - landed_s)
 
     def _decay_mj(self, natural_mw: float, from_s: float, until_s: float) -> float:
         """The same, while the step decays. The curve is monotone, so it crosses the natural draw at most once."""
-        if until_s <= from_s:
-            return 0.0
         tau_s = self._tau_s()
         above_from, above_until = self.at(from_s) > natural_mw, self.at(until_s) > natural_mw
         if above_from and above_until:

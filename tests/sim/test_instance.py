@@ -131,6 +131,13 @@ def test_energy_is_the_integral_of_the_draw(role: Role) -> None:
     assert instance.energy_mj(now_s) == pytest.approx(numeric_mj, rel=2e-4)
 
 
+def test_energy_before_a_new_limit_is_counted_under_the_old_one() -> None:
+    instance = Instance("i0", Role.PREFILL, MI300X, LimitCurve.constant(750_000, MI300X.lag))
+    instance.submit(Request(1, 0.0, 8000, 2), 1.0)
+    instance.set_limit(LimitCurve.constant(400_000, MI300X.lag), 1.1)
+    assert instance.energy_mj(1.15) == pytest.approx(MI300X.idle_mw + 735_000 * 0.1 + 400_000 * 0.05, rel=1e-12)
+
+
 def test_activity_lasts_until_the_next_event() -> None:
     """A real-time process writes down the activity and sleeps: its GPU must not look idle meanwhile."""
     instance = engine(Role.DECODE)

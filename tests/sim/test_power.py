@@ -91,6 +91,14 @@ def test_energy_adds_up_however_the_time_is_cut(
     assert meter.energy_mj == pytest.approx(curve.energy_mj(natural_mw, from_s, from_s + max(cuts)), rel=1e-9, abs=1e-6)
 
 
+def test_before_its_start_the_limit_counts_as_constant() -> None:
+    curve = LimitCurve.constant(600_000, LAG).changed(450_000, 10.0).changed(700_000, 10.5)
+    assert (curve.start_s, curve.at(10.0)) == (10.1, 600_000)
+    assert curve.energy_mj(650_000, 8.1, 10.1) == pytest.approx(2 * 600_000, rel=1e-12)
+    both_mj = curve.energy_mj(650_000, 8.1, 10.1) + curve.energy_mj(650_000, 10.1, 11.0)
+    assert curve.energy_mj(650_000, 8.1, 11.0) == pytest.approx(both_mj, rel=1e-12)
+
+
 def test_the_meter_counts_no_interval_twice() -> None:
     meter = PowerMeter(LimitCurve.constant(600_000, LAG), 5.0)
     meter.spend(140_000, 7.0)
