@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from math import inf
 from pathlib import Path
 
@@ -20,7 +20,7 @@ DATAGRAM_MAX = 4096
 class Readiness:
     """Hears READY=1 on a NOTIFY_SOCKET, as systemd would. Keeps when that was first, and how often."""
 
-    def __init__(self, path: Path, stack: ExitStack) -> None:
+    def __init__(self, path: Path, stack: AsyncExitStack) -> None:
         self.first_s: float | None = None
         self.count = 0
         self._socket = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK))

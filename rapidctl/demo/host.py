@@ -12,7 +12,6 @@ from rapid.simgpu import SimGpu, SimGpuSpec
 from rapidctl.demo.processes import Program
 from rapidctl.demo.router import FrontEnd
 
-SOCKET_PATH_MAX = 107  # bytes that the kernel takes
 DOMAIN = "host"  # the one domain of each controller, as `rapidctl budget set` names it
 
 
@@ -51,7 +50,8 @@ class Host:
     def make(self, at_s: float) -> None:
         """Make the GPUs, fresh from the factory at at_s, and write both configurations."""
         plan = self.plan
-        self.gpu_files[0].parent.mkdir(parents=True)
+        plan.folder.mkdir(mode=0o700)  # who can write there can push load and set limits
+        self.gpu_files[0].parent.mkdir()
         for index, (file, die) in enumerate(zip(self.gpu_files, plan.dies, strict=True)):
             spec = SimGpuSpec(
                 gpu=f"SIM-{self.name}-{index}",

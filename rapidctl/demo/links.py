@@ -55,15 +55,16 @@ Say = Callable[[str], None]  # one line for whoever reads the engine's stderr
 async def keep_connected(peer: str, connect: Callable[[], Awaitable[None]], say: Say, stopping: asyncio.Event) -> None:
     """Call `connect` again and again until stopping; it returns, or raises, when its connection has ended.
 
-    One line when a peer goes away, none for each attempt in between.
+    One line when a peer goes away, none for each attempt in between, and none while everything is only starting.
     """
     pause_s, told = FIRST_PAUSE_S, ""
+    began_s = time.monotonic()
     while not stopping.is_set():
         since_s = time.monotonic()
         problem = await _ended(connect)
         if time.monotonic() - since_s >= SETTLED_S:
             pause_s, told = FIRST_PAUSE_S, ""
-        if problem != told and not stopping.is_set():
+        if problem != told and not stopping.is_set() and time.monotonic() - began_s >= SETTLED_S:
             say(f"{peer} is away: {problem}")
             told = problem
         await _pause(stopping, pause_s)

@@ -23,6 +23,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0  # before a program is started again; 
 STEADY_S = 5.0  # a program that ran this long starts the pauses from the first again
 MAX_STARTS = 100  # of one program; then something is wrong that starting does not heal
 LOG_TAIL_BYTES = 4096
+EXIT_CONFIG = 2  # as every program of RAPID ends when it cannot be run as it is configured
 _PR_SET_PDEATHSIG = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -76,16 +77,16 @@ class Running:
                 preexec_fn=_die_with(os.getpid()),
             )
 
-    def look(self, now_s: float) -> str:
-        """How it died since the last look; empty: it lives, or was dead before."""
+    def look(self, now_s: float) -> int | None:
+        """The exit code with which it ended since the last look, negative: by that signal; None: nothing new."""
         if self._process is None or (code := self._process.poll()) is None:
-            return ""
+            return None
         if now_s - self._started_s >= STEADY_S:
             self._pause_s = FIRST_PAUSE_S
         self._again_s = now_s + self._pause_s
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
         self._process = None
-        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return code
 
     def due(self, now_s: float) -> bool:
         """Whether it is time to start it again."""
@@ -109,12 +110,17 @@ class Running:
 
 
 class Keeper:
-    """Keeps programs running. `notice` hears of each death and each new start."""
+    """Keeps programs running. `notice` hears of each death.
+
+    A program that is killed is started again at any time. One that ends by itself has a reason: until `proven`, when
+    all have been up once, that ends the demo, and so does an exit code that says that its configuration is wrong.
+    """
 
     def __init__(self, notice: Callable[[str], None]) -> None:
+        self.proven = False
+        self.restarts = 0
         self._notice = notice
         self._running: dict[str, Running] = {}
-        self.restarts = 0
 
     def start(self, program: Program) -> Running:
         """Start it, and again whenever it dies."""
@@ -130,27 +136,22 @@ class Keeper:
         return {name: one.pid for name, one in self._running.items() if one.pid is not None and not one.ended()}
 
     async def watch(self) -> None:
-        """Start again whoever dies, for ever. Raises ProgramFailed when one does not stay up."""
+        """Start again whoever dies, for ever. Raises ProgramFailed for one that starting again would not help."""
         while True:
             now_s = time.monotonic()
             for name, one in self._running.items():
-                if not one.stopping and (death := one.look(now_s)):
-                    self._notice(f"{name} {death}; starting it again")
+                if not one.stopping and (code := one.look(now_s)) is not None:
+                    self._take_death(name, one, code)
                 if one.due(now_s):
                     one.start(now_s)
                     self.restarts += 1
             await asyncio.sleep(LOOK_S)
 
-    async def until(self, condition: Callable[[], bool], what: str, deadline_s: float) -> None:
-        """Wait for the start of something. Raises ProgramFailed if a program ends meanwhile, Unreachable if late."""
-        end_s = time.monotonic() + deadline_s
-        while not condition():
-            for name, one in self._running.items():
-                if not one.stopping and one.ended():
-                    raise ProgramFailed(f"{name} did not start; {one.last_words()}")
-            if time.monotonic() > end_s:
-                raise Unreachable(f"{what}: not within {deadline_s:g} s")
-            await asyncio.sleep(LOOK_S)
+    def _take_death(self, name: str, one: Running, code: int) -> None:
+        if code >= 0 and (code == EXIT_CONFIG or not self.proven):
+            raise ProgramFailed(f"{name} did not stay up; {one.last_words()}")
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        self._notice(f"{name} {how}; starting it again")
 
     async def stop(self, names: Sequence[str], grace_s: float) -> None:
         """SIGTERM to these programs, SIGKILL to those that are still there after grace_s."""
@@ -186,3 +187,12 @@ def _die_with(parent: int) -> Callable[[], None]:
             os._exit(1)
 
     return ask
+
+
+async def until(condition: Callable[[], bool], what: str, deadline_s: float) -> None:
+    """Wait for a condition. Raises Unreachable, saying what did not come true."""
+    for _ in range(ceil(deadline_s / LOOK_S)):
+        if condition():
+            return
+        await asyncio.sleep(LOOK_S)
+    raise Unreachable(f"{what}: not within {deadline_s:g} s")

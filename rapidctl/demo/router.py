@@ -6,6 +6,7 @@ requests are then dispatched anew.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from rapidctl.demo.record import Record
 
 HELLO_WITHIN_S = 5.0
 MAX_ENGINES = 64  # connections at once
+MAX_DOORS = 10_000  # the oldest are forgotten first
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class FrontEnd:
         self.lags: dict[str, talk.Lag] = {}  # by engine: the last life's
         self.turned_away = 0
         self.dispatched_again = 0
-        self.doors: list[Door] = []  # in the order of time, for the picture
+        self.doors: deque[Door] = deque(maxlen=MAX_DOORS)  # in the order of time, for the picture
         self.role_moves = 0  # engines that came back to work in another role; a restart is none
         self._say = say
         self._router = Router()
@@ -69,6 +71,10 @@ class FrontEnd:
         """A user sends a request."""
         self.record.offer(request)
         self._perform(self._router.arrive(request))
+
+    def begin_anew(self) -> None:
+        """Forget every request that has finished; what runs on counts in the new record."""
+        self.record = self.record.anew()
 
     async def _shut(self, server: asyncio.Server) -> None:
         server.close()
@@ -162,8 +168,8 @@ class FrontEnd:
         self._perform(dispatches)
 
     def _ended(self, name: str, ended: talk.Ended) -> None:
-        if self._router.finished(name, ended.request_id):
-            request = self.record.offered[ended.request_id]
+        request = self.record.offered.get(ended.request_id)
+        if self._router.finished(name, ended.request_id) and request is not None:
             self.record.end(Finished(request, ended.at_s, ended.ttft_s, ended.tpot_s))
 
     def _perform(self, dispatches: Iterable[Dispatch]) -> None:

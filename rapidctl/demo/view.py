@@ -1,5 +1,6 @@
 """The live view: hosts side by side on a terminal, one line now and then everywhere else."""
 
+import asyncio
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,27 +23,50 @@ LEAST_WIDTH = 80  # columns; on less, lines are cut
 TITLE_WIDTH = 5  # of the names of shares
 NUMBERS_WIDTH = 19  # limit, draw and queue beside a bar
 MAX_NOTICES = 3
+FRAME_S = 0.25  # between two pictures on a terminal
+LINE_S = 5.0  # between two lines elsewhere
 DECISION_LINES = 3
 
-Draw = Callable[[Scene], None]
+
+class Board:
+    """Where people see the demo: line by line, or, while `show` draws, on a screen of its own."""
+
+    def __init__(self, line: Callable[[str], None]) -> None:
+        self._line = line
+        self._drawing = False
+
+    def say(self, text: str) -> None:
+        """One line, unless a screen is being drawn, which shows such news itself."""
+        if not self._drawing:
+            self._line(text)
+
+    async def show(self, scene: Callable[[], Scene]) -> None:
+        """Show what is going on, for ever: many times a second on a terminal, and now and then in a line elsewhere."""
+        if not _can_draw():
+            while True:
+                await asyncio.sleep(LINE_S)
+                self.say(plain(scene()))
+        with self._screen() as draw:
+            while True:
+                draw(scene())
+                await asyncio.sleep(FRAME_S)
+
+    @contextmanager
+    def _screen(self) -> Iterator[Callable[[Scene], None]]:
+        """A screen on the terminal behind stderr; afterwards the terminal is as it was before."""
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console(file=sys.stderr)
+        self._drawing = True
+        try:
+            with Live(console=console, screen=True, auto_refresh=False) as screen:
+                yield lambda scene: screen.update(render(scene, console.width), refresh=True)
+        finally:
+            self._drawing = False
 
 
-@contextmanager
-def live() -> Iterator[Draw]:
-    """A screen of its own on the terminal behind stderr; afterwards the terminal is as it was before."""
-    from rich.console import Console
-    from rich.live import Live
-
-    console = Console(file=sys.stderr)
-    with Live(console=console, screen=True, auto_refresh=False) as screen:
-
-        def draw(scene: Scene) -> None:
-            screen.update(render(scene, console.width), refresh=True)
-
-        yield draw
-
-
-def can_draw() -> bool:
+def _can_draw() -> bool:
     """Whether stderr is a terminal that can be drawn on."""
     return sys.stderr.isatty() and output.colourful(sys.stderr)
 
@@ -91,7 +115,7 @@ def _head(scene: Scene, width: int) -> "list[Text]":
     filled = round(bar * done)
     return [
         Text.assemble(" ", (scene.title, "bold")),
-        Text.assemble(" ", ("━" * filled, "bold"), ("━" * (bar - filled), FAINT), clock),
+        Text.assemble(" ", ("━" * filled, "bold"), ("─" * (bar - filled), FAINT), clock),
     ]
 
 
@@ -166,7 +190,7 @@ def _share(title: str, share: float | None, width: int, *, bold: bool = False) -
         (_percent(share), f"bold {tone}" if bold else tone),
         "  ",
         ("━" * filled, tone),
-        ("━" * (bar - filled), FAINT),
+        ("─" * (bar - filled), FAINT),
         no_wrap=True,
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rapid.core.errors import Unreachable
-from rapidctl.demo.processes import MAX_STARTS, Keeper, Program, ProgramFailed, Running
+from rapidctl.demo.processes import MAX_STARTS, Keeper, Program, ProgramFailed, Running, until
 from tests.wait import wait_for, wait_until
 
 SOON_S = 10.0
@@ -58,23 +58,38 @@ async def test_program_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
 async def test_program_that_ends_at_its_start_is_reported_with_its_last_words(tmp_path: Path) -> None:
     keeper = Keeper(print)
     keeper.start(program(tmp_path, "raise SystemExit('no such budget')"))
-    with pytest.raises(ProgramFailed, match=r"one did not start; its last words: no such budget \(log: .*one.log\)"):
-        await keeper.until(lambda: False, "never", SOON_S)
+    async with asyncio.timeout(SOON_S):
+        with pytest.raises(ProgramFailed, match=r"one did not stay up; its last words: no such budget \(log: .*\)"):
+            await keeper.watch()
 
 
-async def test_start_that_takes_too_long_is_named(tmp_path: Path) -> None:
-    keeper = Keeper(print)
-    keeper.start(program(tmp_path, SLEEPS))
-    with pytest.raises(Unreachable, match=r"both hosts are ready: not within 0.1 s"):
-        await keeper.until(lambda: False, "both hosts are ready", 0.1)
+@pytest.mark.parametrize(("code", "again"), [(1, True), (2, False)])
+async def test_program_that_ends_later_is_started_again_unless_its_config_is_wrong(
+    tmp_path: Path, code: int, again: bool
+) -> None:
+    heard: list[str] = []
+    keeper = Keeper(heard.append)
+    keeper.proven = True
+    one = keeper.start(program(tmp_path, f"raise SystemExit({code})"))
+    watching = asyncio.create_task(keeper.watch())
+    await wait_until(lambda: watching.done() or one.starts > 1, SOON_S, "it is started again, or given up")
+    assert (one.starts > 1) is again
+    assert heard[:1] == (["one ended with exit code 1; starting it again"] if again else [])
+    watching.cancel()
+    await asyncio.wait([watching])
+    assert isinstance(watching.exception(), ProgramFailed) if not again else watching.cancelled()
     keeper.kill_all()
-    assert keeper.pids == {}
+
+
+async def test_wait_that_takes_too_long_is_named() -> None:
+    with pytest.raises(Unreachable, match=r"both hosts are ready: not within 0.1 s"):
+        await until(lambda: False, "both hosts are ready", 0.1)
 
 
 def test_pauses_between_starts_grow_and_starts_are_bounded(tmp_path: Path) -> None:
     one = Running(program(tmp_path, "raise SystemExit(3)"))
     one.start(0.0)
-    assert wait_for(lambda: one.look(1.0), SOON_S, "it has ended") == "ended with exit code 3"
+    assert wait_for(lambda: one.look(1.0), SOON_S, "it has ended") == 3
     assert not one.due(1.05)
     assert one.due(1.1)
     one.start(1.1)
