@@ -8,7 +8,7 @@ from rapid import __version__
 from rapid.core.errors import ConfigInvalid, RapidError, Unreachable, UsageError
 from rapidctl import output
 from rapidctl.commands import Verbs
-from rapidctl.commands._verb import Options, global_options
+from rapidctl.commands._verb import global_options
 
 REFUSED, USAGE, NO_CONNECTION = 1, 2, 3
 
@@ -42,13 +42,11 @@ def exit_code(error: RapidError) -> int:
     "Data goes to stdout, everything else to stderr. 'rapidctl VERB --help' has examples and the JSON of each verb.",
 )
 @click.version_option(__version__, prog_name="rapidctl")
-@click.pass_context
-def cli(ctx: click.Context, /, as_json: bool | None, **given: Any) -> None:
+def cli(**given: Any) -> None:
     """See and steer how RAPID spends a GPU power budget.
 
     Global options may also stand after the verb.
     """
-    ctx.obj = Options(as_json=bool(as_json), **given)
 
 
 def main() -> None:

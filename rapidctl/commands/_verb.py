@@ -1,7 +1,7 @@
 """What every verb has in common: the global options, taken before or after the verb, and the shape of its help."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -45,9 +45,9 @@ class Verb(click.Command):
         self.examples, self.shape = examples, shape
 
     def invoke(self, ctx: click.Context) -> Any:
-        names = [param.name for param in self.params if isinstance(param, GlobalOption) and param.name]
-        given = {name: value for name in names if (value := ctx.params.pop(name)) is not None}
-        ctx.obj = replace(ctx.obj or Options(), **given)
+        ctx.obj = options_of(ctx)
+        for field in fields(Options):
+            ctx.params.pop(field.name)
         return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -63,6 +63,14 @@ class Verb(click.Command):
             with formatter.section(title):
                 for row in text.strip().splitlines():
                     formatter.write(f"  {row}".rstrip() + "\n")
+
+
+def options_of(ctx: click.Context, **override: Any) -> Options:
+    """The global options as given before or after the verb, as the environment says, or by default."""
+    given: dict[str, Any] = {}
+    for params in (ctx.find_root().params, ctx.params, override):
+        given |= {f.name: value for f in fields(Options) if (value := params.get(f.name)) is not None}
+    return Options(**given)
 
 
 def global_options(*, top: bool) -> list[click.Parameter]:

@@ -8,6 +8,7 @@ from rapid.core.errors import NotFound, watts
 from rapid.core.status import DomainStatus, Status
 from rapidctl import output
 from rapidctl.commands._documents import domain_document
+from rapidctl.commands._names import completer, domains
 from rapidctl.commands._page import domain_table
 from rapidctl.commands._verb import Options, Verb, call, confirm, operator
 
@@ -48,7 +49,7 @@ def command() -> None:
 @command.command(
     "get", cls=Verb, short_help="Show the budget of a domain, or of all.", examples=GET_EXAMPLES, shape=GET_SHAPE
 )
-@click.argument("domain", required=False, help="All domains if left out.")
+@click.argument("domain", required=False, help="All domains if left out.", shell_complete=completer(domains))
 @click.pass_obj
 def get(options: Options, domain: str | None) -> None:
     """Show the budget of DOMAIN, or of all, and what is booked and drawn of it.
@@ -62,7 +63,7 @@ def get(options: Options, domain: str | None) -> None:
 
 
 @command.command("set", cls=Verb, short_help="Set the budget of a domain.", examples=SET_EXAMPLES, shape=SET_SHAPE)
-@click.argument("domain", help="Whose budget.")
+@click.argument("domain", help="Whose budget.", shell_complete=completer(domains))
 @click.argument("budget", type=Watts(), help="With its unit: 4800W, 4.8kW.")
 @click.option("--force", is_flag=True, help="Accept a budget that the floors do not fit: all go to their floors.")
 @click.option("--yes", is_flag=True, help="Do not ask.")

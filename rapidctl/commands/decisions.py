@@ -7,6 +7,7 @@ import click
 from rapid.core.cluster import Decision
 from rapidctl import output
 from rapidctl.commands._documents import DECISION_SHAPE, decision_document
+from rapidctl.commands._names import completer, subjects
 from rapidctl.commands._verb import Options, Verb, call
 from rapidctl.commands._words import date_and_clock, subject_of
 from rapidctl.output import Cell, Column, Table, Tone
@@ -30,7 +31,12 @@ COLUMNS = (
 
 @click.command(cls=Verb, examples=EXAMPLES, shape=SHAPE)
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="At most this many.")
-@click.option("--about", metavar="GPU|INSTANCE", help="Only those about this, named as in 'rapidctl why'.")
+@click.option(
+    "--about",
+    metavar="GPU|INSTANCE",
+    help="Only those about this, named as in 'rapidctl why'.",
+    shell_complete=completer(subjects),
+)
 @click.pass_obj
 def command(options: Options, limit: int, about: str | None) -> None:
     """List the last decisions, newest first. 'rapidctl why ID' explains one."""

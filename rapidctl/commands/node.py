@@ -6,6 +6,7 @@ from rapid.core.cluster import NodeHealth
 from rapid.core.errors import NotFound, Refused, watts
 from rapid.core.status import NodeStatus, Status
 from rapidctl import output
+from rapidctl.commands._names import completer, nodes
 from rapidctl.commands._verb import Options, Verb, call, confirm, operator
 from rapidctl.commands._words import ago
 
@@ -29,7 +30,7 @@ def command() -> None:
     examples=EXAMPLES,
     shape=SHAPE,
 )
-@click.argument("node", help="Its name.")
+@click.argument("node", help="Its name.", shell_complete=completer(nodes))
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def release(options: Options, node: str, yes: bool) -> None:

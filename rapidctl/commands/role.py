@@ -4,6 +4,7 @@ import click
 
 from rapid.core.cluster import Role
 from rapidctl import output
+from rapidctl.commands._names import completer, instances
 from rapidctl.commands._verb import Options, Verb, call, operator
 
 AUTO = "auto"
@@ -22,7 +23,7 @@ def command() -> None:
 @command.command(
     "set", cls=Verb, short_help="Move an instance to a role and pin it there.", examples=EXAMPLES, shape=SHAPE
 )
-@click.argument("instance", help="Its id.")
+@click.argument("instance", help="Its id.", shell_complete=completer(instances))
 @click.argument("role", metavar="ROLE", type=click.Choice(CHOICES), help=f"{', '.join(CHOICES)}: no pin.")
 @click.pass_obj
 def set_role(options: Options, instance: str, role: str) -> None:

@@ -9,6 +9,7 @@ from rapid.core.errors import Refused, watts
 from rapid.core.status import Status
 from rapidctl import output
 from rapidctl.commands._documents import DECISION_SHAPE, decision_document
+from rapidctl.commands._names import completer, subjects
 from rapidctl.commands._verb import Options, Verb, call
 from rapidctl.commands._words import ago, date_and_clock, every_gpu, gpu_label
 from rapidctl.commands.decisions import about_what
@@ -28,7 +29,12 @@ CHANGE_COLUMNS = (Column("CHANGED"), Column("BEFORE"), Column("AFTER"), Column("
 
 
 @click.command(cls=Verb, examples=EXAMPLES, shape=SHAPE)
-@click.argument("what", metavar="ID|GPU|INSTANCE", help="A decision, or what the last one was about.")
+@click.argument(
+    "what",
+    metavar="ID|GPU|INSTANCE",
+    help="A decision, or what the last one was about.",
+    shell_complete=completer(subjects),
+)
 @click.pass_obj
 def command(options: Options, what: str) -> None:
     """Explain a decision, or the last one about a GPU or an instance.
