@@ -5,23 +5,16 @@ from asyncio import TaskGroup
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import grpc.aio
 import structlog
 
-from rapid.core.cluster import GrantBatch, Greeting, Mark, NodeReport, Renewal
 from rapid.core.errors import DeviceError
 from rapid.core.guard import Guard, GuardedGpu, GuardMemory
 from rapid.rpc import open_channel
-from rapid.v1 import node_pb2, node_pb2_grpc
 from rapid.wire.node import (
     GpuDescription,
     NodeDescription,
-    decode_report,
-    encode_grants,
-    encode_greeting,
-    encode_renewal,
 )
 from rapidd.agent import Agent, first_limits
 from rapidd.device.base import DeviceInfo, LimitReading, PowerReading
@@ -30,13 +23,8 @@ from rapidd.load.push import LoadTable
 from rapidd.server import NodeService, serving_node
 from rapidd.talk import Talk
 from rapidd.worker import Worker
-from tests.node.rig import CEILING_MW, CONTROLLER, FALLBACK_MW, FLOOR_MW, GPUS, INCARNATION, ScriptedMemory
-
-NODE = "node-1"
-DEADLINE_S = 20.0  # no test waits this long unless it fails
-LONG_S = 10.0  # a report interval that no test waits for
-
-Call = grpc.aio.StreamStreamCall[node_pb2.EnforceRequest, node_pb2.EnforceResponse]
+from tests.node.caller import DEADLINE_S, LONG_S, NODE, Call, enforce, greet
+from tests.node.rig import CEILING_MW, CONTROLLER, FALLBACK_MW, FLOOR_MW, GPUS, ScriptedMemory
 
 
 class MemoryDevice:
@@ -77,15 +65,10 @@ class LiveNode:
     memory: ScriptedMemory
 
     def call(self) -> Call:
-        stub: Any = node_pb2_grpc.NodeServiceStub(self.channel)
-        call: Call = stub.Enforce(timeout=DEADLINE_S)
-        return call
+        return enforce(self.channel)
 
     async def greeted(self, epoch: int = 1, controller_id: str = CONTROLLER, interval_s: float = LONG_S) -> Call:
-        """A stream that has been greeted; its first report is still to be read."""
-        call = self.call()
-        await call.write(encode_greeting(Greeting(epoch, controller_id), report_interval_s=interval_s))
-        return call
+        return await greet(self.channel, epoch, controller_id, interval_s)
 
     def limits_mw(self) -> tuple[int, ...]:
         return tuple(device.limit_mw for device in self.devices)
@@ -128,40 +111,3 @@ async def live_node(memory: GuardMemory | None = None) -> AsyncIterator[LiveNode
         await running
     for worker in workers:
         assert worker.stop(DEADLINE_S)
-
-
-def grants(seq: int, limit_mw: int, *, lease_s: float = 5.0, epoch: int = 1) -> node_pb2.EnforceRequest:
-    """The same limit for every GPU, from now on; node and test share one clock."""
-    limits_mw = tuple((gpu, limit_mw) for gpu in GPUS)
-    until_s = time.monotonic() + lease_s
-    return encode_grants(GrantBatch(NODE, INCARNATION, CONTROLLER, Mark(epoch, seq), until_s, limits_mw))
-
-
-def renewal(*, lease_s: float = 5.0, epoch: int = 1) -> node_pb2.EnforceRequest:
-    return encode_renewal(Renewal(NODE, INCARNATION, CONTROLLER, epoch, time.monotonic() + lease_s))
-
-
-async def next_report(call: Call) -> NodeReport:
-    response = await call.read()
-    assert isinstance(response, node_pb2.EnforceResponse), (
-        f"the stream ended: {await call.code()} {await call.details()}"
-    )
-    return decode_report(response)
-
-
-async def report_with(call: Call, limit_mw: int) -> NodeReport:
-    """The first report that shows this limit on every GPU, and nothing outstanding."""
-    while True:
-        report = await next_report(call)
-        if all(gpu.limit_mw == limit_mw for gpu in report.gpus):
-            return report
-
-
-async def end_of(call: Call) -> tuple[grpc.StatusCode, str]:
-    """How the stream ends, after whatever reports are still under way."""
-    try:
-        while await call.read() is not grpc.aio.EOF:
-            pass
-    except grpc.aio.AioRpcError:
-        pass  # The same as what code() and details() tell.
-    return await call.code(), await call.details()

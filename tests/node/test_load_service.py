@@ -19,7 +19,7 @@ from rapid.rpc import open_channel
 from rapid.v1 import load_pb2, load_pb2_grpc
 from rapid.wire.common import encode_push
 from rapidd.load.push import LoadService, LoadTable, serving_load
-from tests.node.live import DEADLINE_S
+from tests.node.caller import DEADLINE_S
 from tests.wait import wait_until
 
 pytestmark = pytest.mark.timeout(60)

@@ -16,17 +16,8 @@ from rapid.core.errors import DeviceLost
 from rapid.core.guard import GuardMemory
 from rapid.v1 import node_pb2, node_pb2_grpc
 from rapid.wire.node import decode_description, encode_greeting
-from tests.node.live import (
-    DEADLINE_S,
-    LONG_S,
-    LiveNode,
-    end_of,
-    grants,
-    live_node,
-    next_report,
-    renewal,
-    report_with,
-)
+from tests.node.caller import DEADLINE_S, LONG_S, end_of, grants, next_report, renewal, report_with
+from tests.node.live import LiveNode, live_node
 from tests.node.rig import FALLBACK_MW, GPUS
 from tests.wait import wait_until
 
