@@ -53,8 +53,10 @@ class DecodePhase:
         self._reserved_tokens = 0  # <= profile.kv_capacity_tokens
         self._step, self._batch, self._context = 0, 0, 0
         self._run_from_s, self._first_s, self._growth_s, self._run_steps = 0.0, 0.0, 0.0, 0
-        self._fastest_s = 0.0  # no step of this batch takes less
-        self.activity: Activity | None = None  # None: idle
+        self._fastest_s = 0.0  # no step of this batch takes less; 0: to be found out
+        self._base_ms, self._host_s = 0.0, 0.0  # of a step of this batch, without its context
+        self._idle_mw = profile.idle_mw * die.idle
+        self.natural_mw = self._idle_mw
         self.next_s = inf  # when the present run of steps ends, or a pull that an idle engine waits for
         self.output_s = inf  # nothing comes out before this time, unless the caller does something
         self.waiting_tokens = 0  # the prompts of all that wait or pull
@@ -68,9 +70,9 @@ class DecodePhase:
 
     def complete(self, curve: LimitCurve) -> list[Output]:
         """What has finished at next_s; the next run of steps starts."""
-        at_s = self.next_s
+        at_s, batch = self.next_s, self._batch
         outputs: list[Output] = []
-        if self._batch:
+        if batch:
             self._step += self._run_steps
             self._context += self._run_steps * self._batch
             self._tally.output_tokens += self._run_steps * self._batch
@@ -79,6 +81,8 @@ class DecodePhase:
                 outputs = [self._finish(done, at_s) for done in self._ends.pop(self._step)]
                 self._pull(at_s)
         self._admit(at_s)
+        if outputs or self._batch != batch:
+            self._reshape()
         self._start_run(at_s, curve)
         return outputs
 
@@ -102,6 +106,13 @@ class DecodePhase:
         if boundary_s(self._first_s, self._growth_s, steps) > now_s - self._run_from_s:
             steps -= 1
         return self._tally.output_tokens + min(steps, self._run_steps) * self._batch
+
+    @property
+    def activity(self) -> Activity | None:
+        """None: idle."""
+        if not self._batch:
+            return None
+        return Activity(Role.DECODE, self._batch, int(self.natural_mw), self._run_from_s, self.output_s)
 
     @property
     def waiting(self) -> int:
@@ -158,29 +169,39 @@ class DecodePhase:
         self._tally.tpot.observe(tpot_s)
         return Finished(request, at_s, done.ttft_s, tpot_s)
 
+    def _reshape(self) -> None:
+        """The batch is another one: what follows from its size alone."""
+        profile, batch = self._profile, self._batch
+        self.natural_mw = profile.decode_draw_mw(batch) if batch else self._idle_mw
+        self._base_ms = profile.decode_ms + profile.decode_sequence_ms * batch
+        self._host_s = profile.host_s(batch)
+        self._fastest_s = 0.0
+
     def _start_run(self, now_s: float, curve: LimitCurve) -> None:
         if not self._batch:
-            self.activity = None
             self._wait_for_pull()
             return
         limit_mw = curve.at(now_s)
-        speed = self._profile.decode_speed(limit_mw, self._batch) * self._die.speed
         self._run_from_s = now_s
         self._first_s = self._step_s(limit_mw)
-        self._growth_s = self._profile.decode_context_ms * self._batch / (1e3 * speed)
-        self._run_steps = self._end_steps[0] - self._step
-        self._fastest_s = self._first_s
-        if now_s < curve.settled_s:
+        self._growth_s = self._profile.decode_context_ms * self._batch / (1e3 * self._speed(limit_mw))
+        if now_s >= curve.settled_s:
+            self._run_steps = self._end_steps[0] - self._step
+            self._fastest_s = self._first_s
+        else:
             self._run_steps = 1  # every step has a pace of its own
-            self._fastest_s = self._step_s(curve.greatest_mw(now_s))
+            # A longer context only slows the steps down, so what was found for this batch before still holds.
+            self._fastest_s = self._fastest_s or self._step_s(curve.greatest_mw(now_s))
         self._set_run_end()
         self._cut_run_for_pull()
 
     def _step_s(self, limit_mw: float) -> float:
         """How long the next step takes under this limit."""
-        profile = self._profile
-        host_s = profile.host_s(self._batch)
-        return host_s + (profile.decode_step_s(self._batch, self._context, limit_mw) - host_s) / self._die.speed
+        work_ms = self._base_ms + self._profile.decode_context_ms * self._context
+        return work_ms / (1e3 * self._speed(limit_mw)) + self._host_s
+
+    def _speed(self, limit_mw: float) -> float:
+        return self._profile.decode_curve.speed(limit_mw / self.natural_mw) * self._die.speed
 
     def _wait_for_pull(self) -> None:
         self.next_s = self.output_s = self._pulling[0][0] if self._pulling else inf
@@ -204,10 +225,3 @@ class DecodePhase:
         self.output_s = self.next_s + steps_left * self._fastest_s
         if self._pulling:  # what joins may be done first
             self.output_s = min(self.output_s, max(self.next_s, self._pulling[0][0]))
-        self.activity = Activity(
-            Role.DECODE,
-            self._batch,
-            self._profile.decode_draw_mw(self._batch),
-            from_s=self._run_from_s,
-            until_s=self.output_s,
-        )

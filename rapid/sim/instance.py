@@ -83,6 +83,7 @@ class Instance:
         self._run_until(now_s)
         assert self.phase is Phase.SERVING, f"{self.name} is {self.phase.value}"
         assert isinstance(self._work, PrefillPhase), f"{self.name} takes no prompts"
+        self._spend(now_s)  # an idle engine begins at once
         self._work.submit(request, now_s, self._meter.curve)
 
     def receive_kv(self, done: PrefillDone, now_s: float) -> None:
@@ -126,6 +127,7 @@ class Instance:
         assert self.requests_left == 0, f"{self.name} still has {self.requests_left} requests"
         self.phase = Phase.SWITCHING
         self._switched_s = now_s + self._profile.switch_s
+        self._spend(now_s)
         self._work = self._engine_for(role)
 
     # ---- power ----
@@ -180,9 +182,10 @@ class Instance:
     def _run_until(self, now_s: float) -> None:
         assert now_s >= self._now_s, f"{self.name}: time goes from {self._now_s} back to {now_s}"
         while self._work.next_s <= now_s:
-            self._spend(self._work.next_s)
-            self._now_s = self._work.next_s
+            self._now_s, natural_mw = self._work.next_s, self._work.natural_mw
             self._outputs += self._work.complete(self._meter.curve)
+            if self._work.natural_mw != natural_mw:
+                self._meter.spend(natural_mw, self._now_s)
             self._note_drained()
         self._now_s = now_s
         if self._switched_s <= now_s:
@@ -195,11 +198,5 @@ class Instance:
             self._outputs.append(Drained(self._now_s))
 
     def _spend(self, until_s: float) -> None:
-        """Counts the energy up to until_s: idle until the present activity began, busy since."""
-        idle_mw = self._profile.idle_mw * self._die.idle
-        activity = self._work.activity
-        if activity is None:
-            self._meter.spend(idle_mw, until_s)
-        else:
-            self._meter.spend(idle_mw, activity.from_s)
-            self._meter.spend(activity.natural_mw, until_s)
+        """Counts the energy up to until_s; the natural draw has not changed since the last count."""
+        self._meter.spend(self._work.natural_mw, until_s)

@@ -51,22 +51,18 @@ class LimitCurve:
 
     def at(self, time_s: float) -> float:
         """The limit in effect, in mW."""
-        if time_s >= self.next_s:
-            return self._turned().at(time_s)
-        if time_s <= self.start_s:
-            return self.start_mw
-        age_s = time_s - self.start_s
-        tau_s = self._tau_s()
-        if age_s >= LANDED_AFTER_TAUS * tau_s:
-            return self.target_mw
-        return self.target_mw + (self.start_mw - self.target_mw) * exp(-age_s / tau_s)
+        if time_s < self.next_s:
+            return self._on_the_way(self.start_mw, self.target_mw, time_s - self.start_s)
+        return self._on_the_way(self._turn_mw(), self.next_mw, time_s - self.next_s)
 
     @property
     def settled_s(self) -> float:
         """From here on the limit in effect is constant."""
         if self.next_s < inf:
-            return self._turned().settled_s
-        return -inf if self.start_mw == self.target_mw else self.start_s + LANDED_AFTER_TAUS * self._tau_s()
+            return self.next_s + LANDED_AFTER_TAUS * self._tau_s(self._turn_mw(), self.next_mw)
+        if self.start_mw == self.target_mw:
+            return -inf
+        return self.start_s + LANDED_AFTER_TAUS * self._tau_s(self.start_mw, self.target_mw)
 
     def greatest_mw(self, from_s: float) -> float:
         """The greatest value that it takes from from_s on."""
@@ -90,40 +86,51 @@ class LimitCurve:
 
     def _piece_mj(self, natural_mw: float, from_s: float, until_s: float) -> float:
         """The same, for an interval between start_s and next_s: a decaying step, then constant."""
-        landed_s = self.start_s + LANDED_AFTER_TAUS * self._tau_s()
+        tau_s = self._tau_s(self.start_mw, self.target_mw)
+        landed_s = self.start_s + LANDED_AFTER_TAUS * tau_s
         if from_s >= landed_s or self.start_mw == self.target_mw:
             return min(self.target_mw, natural_mw) * (until_s - from_s)
-        decay_mj = self._decay_mj(natural_mw, from_s, min(until_s, landed_s))
+        decay_mj = self._decay_mj(natural_mw, from_s, min(until_s, landed_s), tau_s)
         return decay_mj + min(self.target_mw, natural_mw) * max(0.0, until_s - landed_s)
 
-    def _decay_mj(self, natural_mw: float, from_s: float, until_s: float) -> float:
+    def _decay_mj(self, natural_mw: float, from_s: float, until_s: float, tau_s: float) -> float:
         """The same, while the step decays. The curve is monotone, so it crosses the natural draw at most once."""
-        tau_s = self._tau_s()
         above_from, above_until = self.at(from_s) > natural_mw, self.at(until_s) > natural_mw
         if above_from and above_until:
             return natural_mw * (until_s - from_s)
         if not above_from and not above_until:
-            return self._free_decay_mj(from_s, until_s)
+            return self._free_decay_mj(from_s, until_s, tau_s)
         crossing_s = until_s
         if natural_mw != self.target_mw:  # else only the landing crosses it
             crossing_s = self.start_s + tau_s * log((self.start_mw - self.target_mw) / (natural_mw - self.target_mw))
             crossing_s = min(max(crossing_s, from_s), until_s)
         if above_from:
-            return natural_mw * (crossing_s - from_s) + self._free_decay_mj(crossing_s, until_s)
-        return self._free_decay_mj(from_s, crossing_s) + natural_mw * (until_s - crossing_s)
+            return natural_mw * (crossing_s - from_s) + self._free_decay_mj(crossing_s, until_s, tau_s)
+        return self._free_decay_mj(from_s, crossing_s, tau_s) + natural_mw * (until_s - crossing_s)
 
-    def _free_decay_mj(self, from_s: float, until_s: float) -> float:
-        tau_s = self._tau_s()
+    def _free_decay_mj(self, from_s: float, until_s: float, tau_s: float) -> float:
         fall = exp(-(from_s - self.start_s) / tau_s) - exp(-(until_s - self.start_s) / tau_s)
         return self.target_mw * (until_s - from_s) + (self.start_mw - self.target_mw) * tau_s * fall
 
-    def _tau_s(self) -> float:
-        return self.lag.tau_down_s if self.target_mw < self.start_mw else self.lag.tau_up_s
+    def _on_the_way(self, start_mw: float, target_mw: int, age_s: float) -> float:
+        """The limit in effect age_s after it began to move from start_mw to target_mw."""
+        if age_s <= 0.0:
+            return start_mw
+        tau_s = self._tau_s(start_mw, target_mw)
+        if age_s >= LANDED_AFTER_TAUS * tau_s:
+            return target_mw
+        return target_mw + (start_mw - target_mw) * exp(-age_s / tau_s)
+
+    def _tau_s(self, start_mw: float, target_mw: int) -> float:
+        return self.lag.tau_down_s if target_mw < start_mw else self.lag.tau_up_s
+
+    def _turn_mw(self) -> float:
+        """The limit in effect at next_s."""
+        return self._on_the_way(self.start_mw, self.target_mw, self.next_s - self.start_s)
 
     def _turned(self) -> "LimitCurve":
         """The curve seen from next_s on."""
-        before = LimitCurve(self.start_mw, self.start_s, self.target_mw, inf, self.next_mw, self.lag)
-        return LimitCurve(before.at(self.next_s), self.next_s, self.next_mw, inf, self.next_mw, self.lag)
+        return LimitCurve(self._turn_mw(), self.next_s, self.next_mw, inf, self.next_mw, self.lag)
 
 
 class PowerMeter:

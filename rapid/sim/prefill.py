@@ -19,7 +19,9 @@ class PrefillPhase:
         self._profile, self._settings, self._die, self._tally = profile, settings, die, tally
         self._queue: deque[Request] = deque()
         self._batch: list[Request] = []
-        self.activity: Activity | None = None  # None: idle
+        self._started_s = 0.0  # when the running batch began
+        self._idle_mw = profile.idle_mw * die.idle
+        self.natural_mw = self._idle_mw
         self.next_s = inf  # when the running batch ends
         self.waiting_tokens = 0  # the prompts in the queue
         self.kv_used_fraction = 0.0  # what waits to be pulled is not modelled: decode pulls as soon as it has room
@@ -51,6 +53,13 @@ class PrefillPhase:
         return self._tally.output_tokens
 
     @property
+    def activity(self) -> Activity | None:
+        """None: idle."""
+        if not self._batch:
+            return None
+        return Activity(Role.PREFILL, len(self._batch), int(self.natural_mw), self._started_s, self.next_s)
+
+    @property
     def output_s(self) -> float:
         """Nothing comes out before this time, unless the caller does something."""
         return self.next_s
@@ -78,13 +87,11 @@ class PrefillPhase:
             tokens += length
             squares += length * length
         if not self._batch:
-            self.next_s, self.activity = inf, None
+            self.next_s, self.natural_mw = inf, self._idle_mw
             return
         self.waiting_tokens -= tokens
         self.next_s = now_s + self._profile.prefill_s(tokens, squares, curve.at(now_s)) / self._die.speed
-        self.activity = Activity(
-            Role.PREFILL, len(self._batch), self._profile.prefill_natural_mw, from_s=now_s, until_s=self.next_s
-        )
+        self._started_s, self.natural_mw = now_s, self._profile.prefill_natural_mw
 
     def _done(self, request: Request, at_s: float) -> Output:
         ttft_s = at_s - request.arrival_s + self._profile.front_s

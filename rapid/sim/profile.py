@@ -101,7 +101,12 @@ class Profile:
         return curve.speed(limit_mw / self.ceiling_mw)
 
     def decode_speed(self, limit_mw: float, batch: int) -> float:
-        return _DECODE_CURVES[self.decode_corner].speed(limit_mw / self.decode_draw_mw(batch))
+        return self.decode_curve.speed(limit_mw / self.decode_draw_mw(batch))
+
+    @property
+    def decode_curve(self) -> SpeedCurve:
+        """Speed by limit / natural draw."""
+        return _DECODE_CURVES[self.decode_corner]
 
     def decode_draw_mw(self, batch: int) -> int:
         """The draw of a decode step that no limit holds back."""
