@@ -75,25 +75,25 @@ class Client:
     async def set_budget(self, domain: str, budget_mw: int, *, force: bool, by: str) -> str:
         """Set the budget of a domain; what the controller says about it. `force` accepts one that floors do not fit."""
         request = v1.SetBudgetRequest(domain=domain, budget_mw=budget_mw, force=force, by=by)
-        return (await self._answer(self._stub.SetBudget(request, timeout=self._timeout_s))).text
+        return (await self._done(self._stub.SetBudget(request, timeout=self._timeout_s))).text
 
     async def set_role(self, instance: str, role: Role | None, *, by: str) -> str:
         """Move an instance to a role and pin it; None takes the pin away. Returns when the order is out, not done."""
         request = v1.SetRoleRequest(instance=instance, role=encode_role(role), by=by)
-        return (await self._answer(self._stub.SetRole(request, timeout=self._timeout_s))).text
+        return (await self._done(self._stub.SetRole(request, timeout=self._timeout_s))).text
 
     async def pause(self, *, by: str) -> str:
         """Stop the policy."""
-        return (await self._answer(self._stub.Pause(v1.PauseRequest(by=by), timeout=self._timeout_s))).text
+        return (await self._done(self._stub.Pause(v1.PauseRequest(by=by), timeout=self._timeout_s))).text
 
     async def resume(self, *, by: str) -> str:
         """Start the policy again."""
-        return (await self._answer(self._stub.Resume(v1.ResumeRequest(by=by), timeout=self._timeout_s))).text
+        return (await self._done(self._stub.Resume(v1.ResumeRequest(by=by), timeout=self._timeout_s))).text
 
     async def release_node(self, node: str, *, by: str) -> str:
         """Say that a silent node is off: what is booked for it is freed."""
         request = v1.ReleaseNodeRequest(node=node, by=by)
-        return (await self._answer(self._stub.ReleaseNode(request, timeout=self._timeout_s))).text
+        return (await self._done(self._stub.ReleaseNode(request, timeout=self._timeout_s))).text
 
     async def decisions(self, *, limit: int, about: str = "") -> tuple[Decision, ...]:
         """The last decisions, newest first, at most `limit`; about a decision id, a GPU's UUID or an instance."""
@@ -104,15 +104,19 @@ class Client:
     def _who(self) -> str:
         return f"the controller at {self._address}"
 
-    async def _answer(self, call: Awaitable[Response]) -> Response:
+    async def _done(self, call: Awaitable[Response]) -> Response:
+        """The answer to a call that changes something: without one in time, nobody knows whether it was done."""
+        return await self._answer(call, doubt="; it may still do as asked: look at its status")
+
+    async def _answer(self, call: Awaitable[Response], *, doubt: str = "") -> Response:
         try:
             return await call
         except aio.AioRpcError as failure:
-            raise self._error(failure) from failure
+            raise self._error(failure, doubt) from failure
 
-    def _error(self, failure: aio.AioRpcError) -> RapidError:
+    def _error(self, failure: aio.AioRpcError, doubt: str) -> RapidError:
         if failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return Unreachable(self._too_slow(self._timeout_s))
+            return Unreachable(self._too_slow(self._timeout_s) + doubt)
         error = error_of(failure, address=self._who)
         if str(error).endswith("nobody listens there"):
             return Unreachable(f"{error}; is rapid-controller running? set --address or RAPID_ADDRESS")

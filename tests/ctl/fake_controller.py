@@ -113,6 +113,7 @@ class FakeController(controller_pb2_grpc.ControllerServiceServicer):
         return v1.SetRoleResponse(text=f"{asked.instance} is told to serve {asked.role.value if asked.role else 'any'}")
 
     def Pause(self, request: v1.PauseRequest, context: Context) -> v1.PauseResponse:
+        self._hearing.wait()
         self._took(request.by, "pause")
         self.status = replace(self.status, paused=True)
         return v1.PauseResponse(text="the policy is paused")

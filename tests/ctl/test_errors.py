@@ -53,6 +53,13 @@ def test_a_controller_that_does_not_answer_is_exit_3_within_the_timeout(
     assert result.stderr.endswith(" s; --timeout waits longer\n")
 
 
+def test_a_change_without_an_answer_may_yet_be_done_and_says_so(ctl: Ctl, controller: FakeController) -> None:
+    controller.be_deaf()
+    result = ctl("pause", "--timeout", "0.2")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr.endswith("0.2 s; --timeout waits longer; it may still do as asked: look at its status\n")
+
+
 @pytest.mark.parametrize(
     ("address", "text"),
     [
