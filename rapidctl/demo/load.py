@@ -9,7 +9,7 @@ from rapid.core.errors import UsageError
 from rapid.sim.cluster import InstancePlan, cast_die
 from rapid.sim.loader import load_workload
 from rapid.sim.profile import Profile
-from rapid.sim.rate import RULE, RateChoice, Trial, choose_rate
+from rapid.sim.rate import RULE, RateChoice, choose_rate
 from rapid.sim.requests import Die, Request
 from rapidctl.demo.report import percent
 
@@ -58,13 +58,13 @@ def prepare(
     chosen = None
     if scale is None:
         plans = tuple(InstancePlan(role, limit_mw, die) for role, die in zip(roles(), dies, strict=True))
-        trials: list[Trial] = []
-        chosen = choose_rate(workload, seconds, profile, plans, slo, trials.append)
+        chosen = choose_rate(workload, seconds, profile, plans, slo)
         scale = chosen.rate_scale
-        tried = ", ".join(f"x {trial.rate_scale:.2f} {percent(trial.attainment)}" for trial in trials)
-        say(f"rate rule: {RULE} (simulated ahead: {tried})")
-        verdict = "by the rule" if chosen.fulfils_rule else "no speed fulfils the rule, this one comes nearest"
-        say(f"replaying {workload.name} x {scale:.2f}: {verdict}")
+        fulfils = "" if chosen.fulfils_rule else "; no speed fulfils the rule, this one comes nearest"
+        say(
+            f"rate rule: {RULE}; simulated ahead in {chosen.runs} runs: {workload.name} x {scale:.2f} gives "
+            f"{percent(chosen.attainment)}{fulfils}"
+        )
     requests = workload.requests(scale, seconds)
     if not requests:
         raise UsageError(f"no request of {workload.name} arrives in {seconds:g} s at rate scale {scale:g}; raise one")

@@ -44,7 +44,7 @@ class HostStory:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """What happened, from start_s (the first request may come) to end_s, on the clock of all records."""
+    """What happened, from start_s (the first request may come) to end_s (none comes any more), by one clock."""
 
     title: str
     hosts: tuple[HostStory, ...]
@@ -150,7 +150,8 @@ def _draw_limits(story: Story, host: HostStory, axes: "Axes") -> None:
         roles = roles_at(host.doors, instance, story.start_s, axis)
         for role, colour in COLOURS.items():
             mask = np.array([each is role for each in roles])
-            axes.plot(axis, np.where(_widened(mask), power_w, np.nan), color=colour, linewidth=1.3, alpha=0.9)
+            shown_w = np.where(_widened(mask), power_w, np.nan)
+            axes.plot(axis, shown_w, color=colour, linewidth=1.3, alpha=0.9, drawstyle="steps-post")
     axes.set_ylim(story.floor_mw / 1e3 - 25, story.ceiling_mw / 1e3 + 25)
     axes.set_ylabel("limit per GPU (W)")
     axes.set_title(host.name, loc="left", fontsize=12, fontweight="bold")

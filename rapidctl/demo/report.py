@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rapid.core.cluster import SloTargets
-from rapid.core.errors import watts
 from rapid.sim.rate import RULE, RULE_HIGH, RULE_LOW
 from rapidctl.demo.figures import Figures, HostFigures
 from rapidctl.output import Block, Cell, Column, Table, Tone, line
@@ -27,6 +26,11 @@ def blocks(figures: Figures) -> list[Block]:
     return [line(), _table(figures), line(), *_notes(figures)]
 
 
+def in_watts(power_mw: float) -> str:
+    """With thousands set apart, as in the table."""
+    return f"{power_mw / 1e3:,.0f} W"
+
+
 def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
@@ -45,8 +49,8 @@ def _rows(slo: SloTargets) -> tuple[Row, ...]:
         Row("requests", lambda host: host.summary.requests, _count),
         Row("  not finished, so missed", lambda host: host.summary.unfinished, _count),
         Row("role moves", lambda host: host.role_moves, _count),
-        Row("watts moved", lambda host: host.raised_mw / 1e3, lambda power_w: f"{power_w:,.0f} W"),
-        Row("highest sum of limits", lambda host: host.verdict.worst_sum_mw / 1e3, lambda power_w: f"{power_w:,.0f} W"),
+        Row("watts moved", lambda host: host.raised_mw, in_watts),
+        Row("highest sum of limits", lambda host: host.verdict.worst_sum_mw, in_watts),
         Row("time over budget", lambda host: host.verdict.over_budget_s, lambda time_s: f"{time_s:.3f} s"),
     )
 
@@ -79,7 +83,7 @@ def _written(row: Row, value: float | None) -> str:
 
 
 def _notes(figures: Figures) -> list[Block]:
-    notes = [_rule_note(figures), _judge_note(figures)]
+    notes = [*_rule_notes(figures), _judge_note(figures)]
     lag_s = max(host.lags.max_s for host in figures.hosts)
     mean_s = max(host.lags.mean_s for host in figures.hosts)
     notes.append(
@@ -97,28 +101,28 @@ def _notes(figures: Figures) -> list[Block]:
     return notes
 
 
-def _rule_note(figures: Figures) -> Block:
-    rate = figures.rate
-    base = figures.hosts[0]
+def _rule_notes(figures: Figures) -> list[Block]:
+    rate, base = figures.rate, figures.hosts[0]
+    chosen = "as given"
+    if rate.predicted_attainment is not None:
+        chosen = f"chosen so that {RULE}; predicted {percent(rate.predicted_attainment)}"
     measured = (
-        f"{base.name} measured {percent(base.summary.attainment)}: "
+        f"rule: {base.name} measured {percent(base.summary.attainment)}, "
         f"{'within' if figures.within_rule else 'NOT within'} {100 * RULE_LOW:.0f} to {100 * RULE_HIGH:.0f} %"
     )
-    if rate.predicted_attainment is None:
-        chosen = "as given"
-    else:
-        chosen = f"by the rule that {RULE}; predicted {percent(rate.predicted_attainment)}"
-    text = f"rate: {figures.workload} x {rate.scale:.2f} ({rate.offered_rps:.1f} requests/s), {chosen}; {measured}"
-    return line(text, Tone.PLAIN if figures.within_rule else Tone.WARN)
+    return [
+        line(f"rate: {figures.workload} x {rate.scale:.2f}, {rate.offered_rps:.1f} requests/s, {chosen}"),
+        line(measured, Tone.PLAIN if figures.within_rule else Tone.WARN),
+    ]
 
 
 def _judge_note(figures: Figures) -> Block:
-    budget = watts(figures.budget_mw)
+    budget = in_watts(figures.budget_mw)
     if figures.kept_budget:
         return line(f"judge: by the devices' own records no instant over {budget} since rapidd was ready", Tone.GOOD)
     bad = "; ".join(
         f"{host.name} {host.verdict.moments} times, {host.verdict.over_budget_s:.3f} s in all, at worst "
-        f"{watts(host.verdict.worst_sum_mw)}"
+        f"{in_watts(host.verdict.worst_sum_mw)}"
         for host in figures.hosts
         if not host.verdict.kept
     )

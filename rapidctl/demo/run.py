@@ -9,13 +9,14 @@ from itertools import count
 from pathlib import Path
 
 from rapid.core.cluster import SloTargets
-from rapid.core.errors import RapidError, watts
+from rapid.core.errors import RapidError
 from rapid.sim.profile import profile_named
 from rapidctl.demo import audit, picture
 from rapidctl.demo.figures import Figures, RateFigures, host_figures
 from rapidctl.demo.host import DOMAIN, Host, HostPlan
 from rapidctl.demo.load import Load, cast_dies, prepare, roles
 from rapidctl.demo.replay import finish, replay
+from rapidctl.demo.report import in_watts
 from rapidctl.demo.scene import Scene
 from rapidctl.demo.stage import Actor, Stage
 from rapidctl.demo.view import Board
@@ -156,7 +157,10 @@ def _scene(stage: Stage, load: Load, start_s: float) -> Scene:
 
 
 def _title(load: Load, hosts: int) -> str:
-    return f"RAPID: {load.workload} x {load.scale:.2f} on {hosts} hosts of {len(roles())} GPUs, {watts(BUDGET_MW)} each"
+    return (
+        f"RAPID: {load.workload} x {load.scale:.2f}, {load.offered_rps:.0f} requests/s, "
+        f"on {hosts} hosts of {len(roles())} GPUs under {in_watts(BUDGET_MW)} each"
+    )
 
 
 def _figures(stage: Stage, load: Load, played: Played, picture_path: Path | None) -> Figures:
@@ -225,7 +229,7 @@ def _draw(stage: Stage, load: Load, played: Played, findings: Mapping[str, audit
         floor_mw=PROFILE.floor_mw,
         ceiling_mw=PROFILE.ceiling_mw,
         start_s=played.start_s,
-        end_s=played.end_s,
+        end_s=played.start_s + load.seconds,
     )
     try:
         picture.draw(story, path)

@@ -24,6 +24,9 @@ PRODUCT = "rapid sim-engine"
 # How often to look at the GPU's limit. Shorter than the lag before a device begins to follow a new one, so that no
 # batch and no step is ever computed with an outdated limit in effect.
 LIMIT_LOOK_S = 0.05
+# The device is told that work goes on for a little longer than it does, so that it does not look idle until a late
+# process tells it of the next work. It is told when work really ended, so its energy stays right.
+WAKE_SLACK_S = 0.05
 LEAVE_WITHIN_S = 1.0  # on the way out, for the goodbye to the controller
 
 
@@ -63,11 +66,15 @@ class Felt:
             engine.limit_curve(curve, now_s)
 
     def work(self, engine: Engine) -> None:
-        """Tell the device what keeps it busy, and until when; it goes idle by itself."""
-        activity = engine.instance.activity()
-        if activity is not None and activity != self._activity:
-            self._gpu.set_activity(activity.natural_mw, activity.until_s, activity.from_s)
+        """Tell the device what keeps it busy, from when on, and until when; it goes idle by itself."""
+        activity, before = engine.instance.activity(), self._activity
+        if activity == before:
+            return
         self._activity = activity
+        if activity is not None:
+            self._gpu.set_activity(activity.natural_mw, activity.until_s + WAKE_SLACK_S, activity.from_s)
+        elif before is not None:
+            self._gpu.set_activity(self._gpu.spec.idle_mw, before.until_s, before.until_s)
 
 
 async def serve(options: ServeOptions, say: Say) -> None:
