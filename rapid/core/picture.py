@@ -34,9 +34,14 @@ def view(control: "Control", movable: list[str], settled: bool) -> View:
         rooms_mw=control.ledger.rooms_mw(movable),
         chains={name: node.chain for name, node in control.ledger.nodes.items()},
         settled=settled,
-        since_power_s=at_s - control.last_power_s,
-        since_role_s=at_s - control.last_role_s,
+        since_power_s=_in_ticks(at_s - control.last_power_s, settings.tick_s),
+        since_role_s=_in_ticks(at_s - control.last_role_s, settings.tick_s),
     )
+
+
+def _in_ticks(time_s: float, tick_s: float) -> float:
+    """The time in whole ticks, so that a timer that is a millisecond early does not cost a policy a whole tick."""
+    return time_s if time_s == float("inf") else round(time_s / tick_s) * tick_s
 
 
 def gpu_views(control: "Control", movable: list[str]) -> list[GpuView]:
