@@ -6,7 +6,7 @@ from rapid.core.cluster import Decision, GpuHealth, NodeHealth, Phase
 from rapid.core.errors import watts
 from rapid.core.status import DomainStatus, GpuStatus, InstanceStatus, NodeStatus, SloStatus, Status
 from rapidctl.commands._health import is_red_gpu, is_red_instance, is_red_node
-from rapidctl.commands._words import ago, clock, draw_w, gpu_label, latency, number_w, share
+from rapidctl.commands._words import ago, clock, count, draw_w, gpu_label, latency, number_w, share
 from rapidctl.output import Block, Cell, Column, Line, Table, Tone, line
 
 GPUS_SHOWN = 64  # without --all, a longer list shrinks to what needs a look
@@ -52,7 +52,7 @@ def status_blocks(status: Status, *, every_gpu: bool) -> tuple[Block, ...]:
     if shown:
         blocks += [line(), Table(GPU_COLUMNS, shown)]
     if hidden:
-        blocks += [line(), line(f"{hidden} GPUs that need no look are not shown; --all shows them", Tone.DIM)]
+        blocks += [line(), line(f"{count(hidden, 'GPU')} in order and not shown; --all shows them", Tone.DIM)]
     return tuple(blocks)
 
 
@@ -101,8 +101,12 @@ def one_line(status: Status, red: list[str]) -> str:
 
 
 def _head(status: Status) -> Line:
-    gpus = sum(len(node.gpus) for node in status.nodes)
-    about = f"  epoch {status.epoch}  {len(status.nodes)} nodes, {gpus} GPUs, {len(status.instances)} instances"
+    sizes = (
+        (len(status.nodes), "node"),
+        (sum(len(node.gpus) for node in status.nodes), "GPU"),
+        (len(status.instances), "instance"),
+    )
+    about = f"  epoch {status.epoch}  " + ", ".join(count(size, what) for size, what in sizes)
     paused = (Cell("  "), Cell("paused", Tone.WARN)) if status.paused else ()
     when = Cell(f"  {clock(status.wall_s)}", Tone.DIM)
     return Line((Cell(f"policy {status.policy}", Tone.STRONG), *paused, Cell(about), when))

@@ -21,6 +21,11 @@ def draw_w(power_mw: int | None) -> str:
     return "?" if power_mw is None else f"{power_mw / 1000:.0f}"
 
 
+def count(number: int, what: str) -> str:
+    """A number of things: "1 GPU", "8 GPUs"."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def ago(age_s: float) -> str:
     """A length of time: "0.4 s", "12 s", "3 min", "5 h", "2 d", "ever"."""
     if math.isinf(age_s):

@@ -143,7 +143,7 @@ def test_a_large_cluster_shows_the_gpus_that_need_a_look_and_says_how_many_more(
     status = replace(picture(), nodes=(*many[:8], sick), instances=())
     short, whole = (render(status_blocks(status, every_gpu=every), width=None, colour=False) for every in (False, True))
     assert [row.split()[0] for row in short if row.startswith("n8/")] == ["n8/7"]
-    assert short[-1] == "71 GPUs that need no look are not shown; --all shows them"
+    assert short[-1] == "71 GPUs in order and not shown; --all shows them"
     assert len([row for row in whole if row[:1] == "n" and "/" in row]) == 72 > GPUS_SHOWN
 
 
