@@ -321,7 +321,7 @@ class Control:
         assert self.started is not None
         self._decisions += 1
         wall_s = self.started.wall_s + self.at_s - self.started.at_s
-        decision = Decision(f"d{self._decisions}", self.at_s, wall_s, by, reason, inputs, changes)
+        decision = Decision(f"D{self._decisions}", self.at_s, wall_s, by, reason, inputs, changes)
         self.decided.append(decision)
         return Announce(decision)
 

@@ -57,7 +57,7 @@ AREAS = (
     ),
     Area(
         "rapidctl.commands.demo",
-        (*SHAPES, "rapid.sim", "rapidctl.commands._verb", "rapidctl.demo", "rapidctl.output"),
+        (*SHAPES, "rapid.core.policy", "rapid.sim", "rapidctl.commands._verb", "rapidctl.demo", "rapidctl.output"),
         ("click",),
     ),
     Area(
