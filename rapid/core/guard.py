@@ -86,6 +86,7 @@ class Guard:
     retry_s: float = 0.5
     mark: Mark = field(init=False)
     _durable: bool = field(init=False, default=False)
+    _stopping: bool = field(init=False, default=False)
     _lease_until_s: float | None = field(init=False, default=None)
     _report_seq: int = field(init=False, default=0)
     _gpus: dict[str, _Gpu] = field(init=False)
@@ -118,7 +119,8 @@ class Guard:
         return duties
 
     def stop(self, at_s: float) -> list[Duty]:
-        """Land before the daemon goes. Power goes down or stays."""
+        """Land before the daemon goes. Power goes down or stays; no grant is taken any more."""
+        self._stopping = True
         return self._land(at_s, "the daemon stops")
 
     # ---- the controller's messages ----
@@ -155,8 +157,8 @@ class Guard:
         if at_s >= batch.not_after_s:
             late_s = at_s - batch.not_after_s
             return self._refuse(batch.mark, "", f"arrived {late_s:.3f} s after its time had passed")
+        duties = self._land_if_over(at_s)
         self._extend(batch.not_after_s, at_s)
-        duties: list[Duty] = []
         by_rise = sorted(batch.limits_mw, key=lambda each: each[1] - self._cover_mw(each[0]))
         for name, limit_mw in by_rise:
             duties += self._take(batch.mark, name, limit_mw, at_s)
@@ -184,7 +186,7 @@ class Guard:
         seen_mw = max(one.limit_mw, asked_mw) if limit_mw is None else limit_mw
         self._see_limit(one, seen_mw, at_s)
         one.tried, one.tried_at_s = (asked_mw, seen_mw), at_s
-        duties: list[Duty] = [*self._settle_answer(one, asked_mw, problem), *self._enforce(one, at_s)]
+        duties = [*self._settle_answer(one, asked_mw, problem), *self._land_if_over(at_s), *self._enforce(one, at_s)]
         if problem:
             duties.append(Say("error", "limit not in force", gpu, problem))
         return [*duties, ReportSoon()]
@@ -214,10 +216,11 @@ class Guard:
         self._see_limit(one, limit_mw, limit_at_s)
         if limit_mw == one.grant_mw:
             one.write_health, one.write_problem = GpuHealth.OK, ""
+        duties = [*self._land_if_over(limit_at_s), *self._enforce(one, limit_at_s)]
         if not moved:
-            return [*self._show_cut(one), *self._enforce(one, limit_at_s)]
+            return [*self._show_cut(one), *duties]
         what = f"limit went from {watts(before_mw)} to {watts(limit_mw)} without us; {watts(one.grant_mw)} is granted"
-        return [Say("warning", "limit moved", gpu, what), *self._enforce(one, limit_at_s), ReportSoon()]
+        return [Say("warning", "limit moved", gpu, what), *duties, ReportSoon()]
 
     # ---- time ----
 
@@ -227,9 +230,8 @@ class Guard:
 
     def tick(self, at_s: float) -> list[Duty]:
         """Land when the lease is over; try again what has failed."""
-        if self._lease_until_s is not None and at_s >= self._lease_until_s:
-            return self._land(at_s, "the lease ran out")
-        return [duty for gpu in self._gpus.values() for duty in self._enforce(gpu, at_s)]
+        duties = self._land_if_over(at_s)
+        return [*duties, *(duty for gpu in self._gpus.values() for duty in self._enforce(gpu, at_s))]
 
     def report(self, at_s: float, loads: tuple[PhaseLoad, ...] = ()) -> NodeReport:
         """The node now, and the answers since the report before."""
@@ -244,6 +246,8 @@ class Guard:
 
     def _stale(self, incarnation: str, controller_id: str, epoch: int) -> str:
         """Why a message is not for us now; empty when it is."""
+        if self._stopping:
+            return "the daemon stops"
         if incarnation != self.incarnation:
             return f"meant for incarnation {incarnation}, this is {self.incarnation}"
         if (epoch, controller_id) != (self.memory.epoch, self.memory.controller_id):
@@ -325,6 +329,12 @@ class Guard:
     def _write(self, gpu: _Gpu, at_s: float) -> Write:
         gpu.writing_mw, gpu.tried_at_s = gpu.grant_mw, at_s
         return Write(gpu.spec.gpu, gpu.grant_mw)
+
+    def _land_if_over(self, at_s: float) -> list[Duty]:
+        """The lease is over when its time is, whoever comes to look first: nothing may be raised on it any more."""
+        if self._lease_until_s is None or at_s < self._lease_until_s:
+            return []
+        return self._land(at_s, "the lease ran out")
 
     def _land(self, at_s: float, why: str) -> list[Duty]:
         """Give every grant up and go to min(limit in force, fallback)."""
