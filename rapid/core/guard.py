@@ -67,6 +67,11 @@ class _Gpu:
         """The greatest limit that may be in force now or without further leave."""
         return max(self.limit_mw, self.writing_mw or 0, 0 if self.void else self.grant_mw)
 
+    @property
+    def clamped(self) -> bool:
+        """The device was asked for the grant, and goes no higher."""
+        return self.tried == (self.grant_mw, self.limit_mw) and self.limit_mw < self.grant_mw and not self.write_problem
+
 
 @dataclass(slots=True)
 class Guard:
@@ -214,7 +219,8 @@ class Guard:
         moved = limit_mw != one.limit_mw
         before_mw = one.limit_mw
         self._see_limit(one, limit_mw, limit_at_s)
-        if limit_mw == one.grant_mw:
+        # A device that lets nobody write may stand where it should; only a write that works shows that it obeys.
+        if limit_mw == one.grant_mw and one.write_health is not GpuHealth.DENIED:
             one.write_health, one.write_problem = GpuHealth.OK, ""
         duties = [*self._land_if_over(limit_at_s), *self._enforce(one, limit_at_s)]
         if not moved:
@@ -271,7 +277,7 @@ class Guard:
             what = f"limit {watts(limit_mw)} would pass the host's hard budget by {watts(over_mw)}"
             return self._refuse(mark, name, f"gpu {name}: {what}")
         gpu.grant_mw, gpu.void, gpu.owed = limit_mw, False, mark
-        if gpu.limit_mw == limit_mw and gpu.writing_mw is None:
+        if gpu.writing_mw is None and (gpu.limit_mw == limit_mw or gpu.clamped):
             return self._settle_answer(gpu, limit_mw, "")
         return self._enforce(gpu, at_s)
 
@@ -317,13 +323,13 @@ class Guard:
 
     def _enforce(self, gpu: _Gpu, at_s: float) -> list[Duty]:
         """Write if the limit is not the one wanted: at once after a change, every retry_s after a failure."""
-        if gpu.writing_mw is not None or gpu.limit_mw == gpu.grant_mw:
+        done = gpu.limit_mw == gpu.grant_mw and gpu.write_health is not GpuHealth.DENIED
+        if gpu.writing_mw is not None or done or gpu.clamped:
             return []
         if gpu.tried is not None and gpu.tried[0] == gpu.grant_mw:
-            clamped = gpu.limit_mw == gpu.tried[1] < gpu.grant_mw and not gpu.write_problem
             failed = gpu.tried[1] != gpu.grant_mw or bool(gpu.write_problem)
-            if clamped or (failed and at_s - gpu.tried_at_s < self.retry_s):
-                return []  # the device does not go higher, or has just failed
+            if failed and at_s - gpu.tried_at_s < self.retry_s:
+                return []
         return [self._write(gpu, at_s)]
 
     def _write(self, gpu: _Gpu, at_s: float) -> Write:
