@@ -127,7 +127,6 @@ class Instance:
         assert self.requests_left == 0, f"{self.name} still has {self.requests_left} requests"
         self.phase = Phase.SWITCHING
         self._switched_s = now_s + self._profile.switch_s
-        self._spend(now_s)
         self._work = self._engine_for(role)
 
     # ---- power ----

@@ -128,6 +128,19 @@ def test_nothing_comes_out_before_the_next_event() -> None:
     assert (early, seen > 50) == (0, True)
 
 
+def test_a_raised_limit_brings_the_next_event_forward() -> None:
+    instance, low = engine(), LimitCurve.constant(200_000, MI300X.lag)
+    instance.set_limit(low, 0.0)
+    instance.receive_kv(prefilled(1, 0.0, 1000, 200), 0.0)
+    instance.advance(0.1)
+    instance.set_limit(low.changed(750_000, 0.1), 0.1)
+    instance.advance(0.15)  # in the delay: steps are still slow
+    promised_s = instance.next_event_s()
+    (done,) = instance.advance(100.0)
+    assert promised_s <= done.at_s
+    assert promised_s > 0.8 * done.at_s
+
+
 def instance_curve(dice: Random, now_s: float) -> LimitCurve:
     start = LimitCurve.constant(dice.randint(400_000, 750_000), MI300X.lag)
     return start.changed(dice.randint(400_000, 750_000), now_s)
