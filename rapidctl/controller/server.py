@@ -3,7 +3,6 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Protocol
 
 from rapid.core.cluster import Decision
@@ -28,7 +27,6 @@ from rapid.wire.status import encode_status
 from rapidctl.controller.inbox import Inbox
 
 ANSWER_S = 5.0  # how long an operator waits for an answer; it is there after one commit to the journal
-UNNAMED = "operator"  # who asks when the caller does not say
 
 Asked = BudgetAsked | RoleAsked | PauseAsked | ReleaseAsked
 
@@ -95,7 +93,7 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         """What the core answers. Raises what it refuses with, and Unreachable without an answer in time."""
         try:
             async with asyncio.timeout(ANSWER_S):
-                commands = await self._inbox.ask(replace(event, by=event.by or UNNAMED))
+                commands = await self._inbox.ask(event)
         except TimeoutError:
             raise Unreachable(
                 f"the controller did not answer within {ANSWER_S:g} s; it may still do as asked"
