@@ -6,6 +6,7 @@ doubled, and engines with different bucket bounds may be mixed.
 
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from rapid.core.cluster import Histogram, PhaseLoad, SloTargets
 
@@ -41,18 +42,25 @@ class Durations:
         return self.attained / self.total if self.total else None
 
     def quantile(self, share: float, at_s: float) -> float | None:
-        """The quantile over the window, linear inside a bucket; above all bounds it is the last bound. None: none."""
+        """The quantile over the window, requests spread evenly inside their buckets. Where it lies above all bounds of
+        an engine it may be any time, and is given as the greatest bound. None: no request in the window."""
         self._forget(at_s)
         merged: dict[Bucket, int] = {}
         for _, slot in self._slots:
             for bucket, count in slot.items():
                 merged[bucket] = merged.get(bucket, 0) + count
-        rest = share * sum(merged.values())
-        for (lower_s, upper_s), count in sorted(merged.items()):
-            if rest <= count:
-                return lower_s if upper_s == float("inf") else lower_s + (upper_s - lower_s) * rest / count
-            rest -= count
-        return None
+        if not merged:
+            return None
+        # Buckets of different engines overlap, so the sum of what lies below is followed from bound to bound.
+        wanted = share * sum(merged.values())
+        bounds_s = sorted({bound_s for bucket in merged for bound_s in bucket if bound_s != float("inf")})
+        below = 0.0
+        for start_s, end_s in pairwise(bounds_s):
+            before = below
+            below = sum(count * _share_below(*bucket, end_s) for bucket, count in merged.items())
+            if wanted <= below:
+                return start_s + (end_s - start_s) * (wanted - before) / (below - before)
+        return bounds_s[-1]
 
     def _slot(self, at_s: float) -> dict[Bucket, int]:
         self._forget(at_s)
