@@ -11,6 +11,7 @@ from itertools import pairwise
 from rapid.core.cluster import Histogram, PhaseLoad, SloTargets
 
 _SLOTS = 10  # the window slides in tenths of its length
+_SLOWER_S = 1.0  # assumed: the ways that a load takes, through rapidd and by the engine's own stream, differ by less
 Bucket = tuple[float, float]  # (lower bound, upper bound], seconds
 
 
@@ -83,15 +84,19 @@ class Slo:
         self.ttft = Durations(targets.ttft_s, window_s)
         self.tpot = Durations(targets.tpot_s, window_s)
         self.finished = 0
-        self._last: dict[str, PhaseLoad] = {}
+        self._last: dict[str, tuple[PhaseLoad, float]] = {}
 
     def take(self, load: PhaseLoad, at_s: float) -> None:
-        """Take a load report. The first of an instance is the base; a count that falls is a new life of the engine."""
-        before = self._last.get(load.instance)
-        self._last[load.instance] = load
+        """Take a load report. The first of an instance is the base; counts that have fallen are a new life of the
+        engine, or, right after higher ones, an older report that came the slower way and counts nothing."""
+        before, before_s = self._last.get(load.instance, (None, at_s))
+        fallen = before is not None and _has_fallen(before, load)
+        if fallen and at_s - before_s < _SLOWER_S:
+            return
+        self._last[load.instance] = load, at_s
         if before is None:
             return
-        if load.arrived < before.arrived or load.finished < before.finished:
+        if fallen:
             before = PhaseLoad(load.instance, load.role, load.at_s)
         self.finished += load.finished - before.finished
         self.ttft.add(_base(before.ttft, load.ttft), load.ttft, at_s)
@@ -102,10 +107,24 @@ class Slo:
         self._last.pop(instance, None)
 
 
+def _has_fallen(before: PhaseLoad, after: PhaseLoad) -> bool:
+    """Some count is lower than it was, which one life of an engine never reports."""
+    pairs = ((before.ttft, after.ttft), (before.tpot, after.tpot))
+    return (
+        after.arrived < before.arrived
+        or after.finished < before.finished
+        or any(
+            now < then
+            for old, new in pairs
+            if old.bounds_s == new.bounds_s
+            for then, now in zip(old.counts, new.counts, strict=True)
+        )
+    )
+
+
 def _base(before: Histogram, after: Histogram) -> Histogram:
-    """`before`, or nothing if it cannot be of the same life: other bounds, or a count that has fallen."""
-    fits = before.bounds_s == after.bounds_s and all(a <= b for a, b in zip(before.counts, after.counts, strict=True))
-    return before if fits else Histogram(after.bounds_s, (0,) * len(after.counts))
+    """`before`, or nothing if it has other bounds."""
+    return before if before.bounds_s == after.bounds_s else Histogram(after.bounds_s, (0,) * len(after.counts))
 
 
 def _share_below(lower_s: float, upper_s: float, target_s: float) -> float:
