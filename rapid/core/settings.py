@@ -81,6 +81,8 @@ def _check_timing(settings: Settings) -> None:
         value_s = getattr(settings, key)
         if not value_s > 0:
             raise ConfigInvalid(f"control.{key.removesuffix('_s')}", f"must be above 0 s, is {value_s:g} s")
+    if not settings.margin_s >= 0:
+        raise ConfigInvalid("control.margin", f"must not be below 0 s, is {settings.margin_s:g} s")
     if not 0 < settings.quantile < 1:
         raise ConfigInvalid("control.quantile", f"must lie between 0 and 1, is {settings.quantile}")
     least_s = settings.tick_s + 2 * settings.rpc_timeout_s + settings.margin_s

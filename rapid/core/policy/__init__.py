@@ -35,8 +35,8 @@ def make(name: str, settings: Mapping[str, float]) -> Policy:
             raise ConfigInvalid(
                 f"policy.settings.{key}", f"policy {name} has no such setting (it has: {', '.join(known) or 'none'})"
             )
-        if value < 0:
-            raise ConfigInvalid(f"policy.settings.{key}", f"must not be below 0, is {value:g}")
+        if not 0 <= value < float("inf"):
+            raise ConfigInvalid(f"policy.settings.{key}", f"must be a number from 0 up, is {value:g}")
         values[key] = int(value) if key.endswith("_mw") else value
     change: Callable[..., Policy] = dataclasses.replace
     return change(base, **values)
