@@ -3,6 +3,7 @@ stepped down, 2 configuration or command line, 3 a peer or the system does not a
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -71,13 +72,13 @@ def _summary(path: Path, config: ControllerConfig) -> str:
     )
 
 
-def main() -> None:
-    """What the console script runs."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """What the console script runs (None: with the arguments of this process). Ends with SystemExit."""
     if not __debug__:
         click.echo("rapid-controller: will not run under python -O: its assertions guard the budget", err=True)
         sys.exit(USAGE)
     try:
-        cli(prog_name="rapid-controller")
+        cli(arguments, prog_name="rapid-controller")
     except RapidError as error:
         click.echo(f"rapid-controller: {error}", err=True)
         sys.exit(_exit_code(error))

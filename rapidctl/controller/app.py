@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import os
 import secrets
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import grpc
@@ -111,14 +112,16 @@ class Controller:
             stop = stack.enter_context(_signals(self._on))
             await self._loop.begin(self._before.snapshot if self._before else None)
             server = await stack.enter_async_context(self._serving())
-            endpoints = {"controller": server.addresses["listen.address"]}
+            greeting = self._loop.greeting
+            endpoints = {"address": server.addresses["listen.address"], "metrics": ""}
             if self._config.listen.metrics:
                 serving = scrape.serving(self._config.listen.metrics, self._metrics.registry, "listen.metrics")
                 endpoints["metrics"] = stack.enter_context(serving)
-            stack.enter_context(_published(self._config.journal.path.parent / "endpoints.json", endpoints))
+            who = {"epoch": greeting.epoch, "controller_id": greeting.controller_id}
+            published = {"pid": os.getpid(), **who, **endpoints}
+            stack.enter_context(_published(self._config.journal.path.parent / "endpoints.json", published))
             await server.set_serving(True)
-            greeting = self._loop.greeting
-            self._log.info("leads", epoch=greeting.epoch, controller_id=greeting.controller_id, **endpoints)
+            self._log.info("leads", **who, **endpoints)
             self._notifier.ready()
             await first_of(
                 self._loop.run(), self._tick(), self._until(stop), *(link.run() for link in self._links.values())
@@ -222,10 +225,10 @@ def _signals(loop: asyncio.AbstractEventLoop) -> Iterator[asyncio.Event]:
 
 
 @contextlib.contextmanager
-def _published(path: Path, endpoints: dict[str, str]) -> Iterator[None]:
+def _published(path: Path, endpoints: Mapping[str, object]) -> Iterator[None]:
     """Tell in a file where this controller listens, with the ports that it got, for as long as this lasts."""
     draft = path.with_name(f"{path.name}.tmp")
-    draft.write_bytes(msgspec.json.encode(endpoints))
+    draft.write_bytes(msgspec.json.encode(dict(endpoints)))
     draft.replace(path)
     try:
         yield

@@ -9,6 +9,7 @@ import grpc
 
 from rapid.core.cluster import GrantBatch, NodeReport, Renewal
 from rapid.rpc import Context, start_server
+from rapid.tls import TlsConfig
 from rapid.v1 import node_pb2, node_pb2_grpc
 from rapid.wire.node import Greeted, decode_enforce, encode_report
 
@@ -51,13 +52,13 @@ class FakeNode(node_pb2_grpc.NodeServiceServicer):
 
 
 @asynccontextmanager
-async def serving(node: FakeNode, address: str = "127.0.0.1:0") -> AsyncIterator[str]:
+async def serving(node: FakeNode, address: str = "127.0.0.1:0", tls: TlsConfig | None = None) -> AsyncIterator[str]:
     """Serve it; yields the address."""
 
     def add(server: grpc.aio.Server) -> None:
         node_pb2_grpc.add_NodeServiceServicer_to_server(node, server)
 
-    server = await start_server({"listen.address": address}, add, services=["rapid.v1.NodeService"])
+    server = await start_server({"listen.address": address}, add, services=["rapid.v1.NodeService"], tls=tls)
     try:
         yield server.addresses["listen.address"]
     finally:

@@ -4,17 +4,21 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import structlog
+import trustme
 from structlog.testing import capture_logs
 
 from rapid.core.cluster import GrantBatch, Greeting, Mark, Renewal
 from rapid.core.errors import Refused, Stale
 from rapid.core.events import Event, NodeGone, NodeHeard
 from rapid.rpc import Context, abort
+from rapid.tls import TlsConfig
 from rapidctl.controller.inbox import Inbox
 from rapidctl.controller.nodes import OUTBOX_MAX, NodeLink, Nodes, SteppedDown, Timing
+from tests.certificates import issue
 from tests.controller.fake_node import FakeNode, for_ever, serving
 from tests.controller.fakes import HandClock, report
 from tests.wait import wait_until
@@ -43,7 +47,7 @@ class Talk:
 
 
 @asynccontextmanager
-async def talking(address: str, node: str = "n1") -> AsyncIterator[Talk]:
+async def talking(address: str, node: str = "n1", tls: TlsConfig | None = None) -> AsyncIterator[Talk]:
     clock = HandClock()
     inbox = Inbox(clock, 64)
     events: list[Event] = []
@@ -53,7 +57,7 @@ async def talking(address: str, node: str = "n1") -> AsyncIterator[Talk]:
         inbox,
         lambda: Greeting(3, "c1"),
         timing=TIMING,
-        tls=None,
+        tls=tls,
         clock=clock,
         log=structlog.get_logger(),
     )
@@ -104,6 +108,23 @@ async def test_grants_and_renewals_go_down_in_order_and_only_the_newest_renewal_
         talk.link.grant(batch(2))
         await wait_until(lambda: len(node.orders) >= 3, WITHIN_S, "three orders")
         assert node.orders == [batch(1), renewal(52.0), batch(2)]
+
+
+async def test_a_node_behind_tls_is_dialled_with_the_controllers_certificate(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    theirs, ours = issue(authority, tmp_path / "n", "127.0.0.1"), issue(authority, tmp_path / "c", "controller")
+    async with serving(FakeNode(one_report), tls=theirs) as address, talking(address, tls=ours) as talk:
+        await talk.until(1, NodeHeard)
+
+
+async def test_a_node_behind_the_tls_of_strangers_is_not_heard(tmp_path: Path) -> None:
+    theirs, ours = (issue(trustme.CA(), tmp_path / name, "127.0.0.1") for name in ("n", "c"))
+    with capture_logs() as lines:
+        async with serving(FakeNode(one_report), tls=theirs) as address, talking(address, tls=ours) as talk:
+            await wait_until(lambda: lines, WITHIN_S, "a line in the log")
+            assert talk.events == []
+    assert f"cannot reach {address}: " in lines[0]["reason"]
+    assert "tls.ca" in lines[0]["reason"], "it says where to look"
 
 
 async def test_without_a_stream_orders_are_dropped() -> None:
