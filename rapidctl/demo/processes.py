@@ -1,15 +1,14 @@
 """Programs that run beside the demo: started, watched, started again when they die, and stopped.
 
 None outlives the demo. Each gets a session of its own, so that Ctrl-C reaches only the demo, which then stops them in
-order. Should the demo itself be killed, the kernel kills them: each asks for that (PR_SET_PDEATHSIG) before it becomes
-its program.
+order. Should the demo itself be killed, the kernel kills them: see mortal.py.
 """
 
 import asyncio
-import ctypes
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,9 +23,7 @@ STEADY_S = 5.0  # a program that ran this long starts the pauses from the first 
 MAX_STARTS = 100  # of one program; then something is wrong that starting does not heal
 LOG_TAIL_BYTES = 4096
 EXIT_CONFIG = 2  # as every program of RAPID ends when it cannot be run as it is configured
-_PR_SET_PDEATHSIG = 1
-
-_libc = ctypes.CDLL(None, use_errno=True)
+MORTAL = Path(__file__).with_name("mortal.py")
 
 
 class ProgramFailed(RapidError):
@@ -68,13 +65,12 @@ class Running:
         self._started_s = now_s
         with self.program.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self.program.argv,
+                (sys.executable, "-IS", str(MORTAL), str(os.getpid()), *self.program.argv),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env={**os.environ, **self.program.environment},
                 start_new_session=True,
-                preexec_fn=_die_with(os.getpid()),
             )
 
     def look(self, now_s: float) -> int | None:
@@ -176,17 +172,6 @@ class Keeper:
         for one in running:
             if one._process is not None:
                 one._process.wait()
-
-
-def _die_with(parent: int) -> Callable[[], None]:
-    """Runs in the child, before it becomes its program. It may have lost its parent already: then it ends here."""
-
-    def ask() -> None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return ask
 
 
 async def until(condition: Callable[[], bool], what: str, deadline_s: float) -> None:

@@ -55,6 +55,10 @@ class RunningDemo:
         wait_for(self._is_ready, START_WITHIN_S, "the demo is ready")
         self.programs()
 
+    def wait_traffic(self) -> None:
+        """Until the first line of progress, 5 s after the first request may have come."""
+        wait_for(lambda: "  5 s of" in self.talk, START_WITHIN_S, "requests have come")
+
     def wait_end(self) -> int:
         """The exit code."""
         wait_for(lambda: self.process.poll() is not None, END_WITHIN_S, "the demo has ended")
@@ -81,6 +85,14 @@ class RunningDemo:
             if module in words:
                 return f"{Path(words[-1]).parent.name}/{name}"
         return ""
+
+
+def steady_trace(folder: Path, seconds: int) -> Path:
+    """40 requests a second that a host serves with ease, each within a second or so."""
+    path = folder / "steady.csv"
+    rows = [f"{number / 40},1500,60" for number in range(1, 40 * seconds + 2)]
+    path.write_text("\n".join(["arrival_s,input_tokens,output_tokens", *rows]))
+    return path
 
 
 @contextmanager
