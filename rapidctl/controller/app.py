@@ -21,7 +21,7 @@ from rapid.notify import Notifier
 from rapid.rpc import RpcServer, start_server
 from rapid.v1 import controller_pb2, controller_pb2_grpc, engine_pb2, engine_pb2_grpc
 from rapidctl.controller import codec, scrape
-from rapidctl.controller.damage import way_out
+from rapidctl.controller.damage import judging, way_out
 from rapidctl.controller.engines import EngineService
 from rapidctl.controller.hands import Hands
 from rapidctl.controller.inbox import Inbox
@@ -78,8 +78,10 @@ class Controller:
     ) -> None:
         self._config, self._notifier, self._log = config, notifier, log
         now = clock.monotonic_s
+        notifier.status("replays its journal")
+        began_s = now()
         self._before = recover(file, Control)
-        self._tell_of_replay()
+        self._tell_of_replay(now() - began_s)
         self._file, self._journal = file, Journal(file)
         self._inbox = Inbox(now, QUEUE_MAX)
         self._links = self._make_links(now)
@@ -119,21 +121,23 @@ class Controller:
                 endpoints["metrics"] = stack.enter_context(serving)
             who = {"epoch": greeting.epoch, "controller_id": greeting.controller_id}
             published = {"pid": os.getpid(), **who, **endpoints}
-            stack.enter_context(_published(self._config.journal.path.parent / "endpoints.json", published))
+            stack.enter_context(_published(self._config.journal.path, published))
             await server.set_serving(True)
             self._log.info("leads", **who, **endpoints)
+            self._notifier.status(f"leads in epoch {greeting.epoch}")
             self._notifier.ready()
             await first_of(
                 self._loop.run(), self._tick(), self._until(stop), *(link.run() for link in self._links.values())
             )
             self._log.info("stops", reason="asked to")
 
-    def _tell_of_replay(self) -> None:
+    def _tell_of_replay(self, took_s: float) -> None:
         before = self._before
         if before is None:
             self._log.info("no journal yet, every GPU is booked at its ceiling until heard")
             return
-        about = {"events": before.entries, "life": before.number, "epoch": before.life.epoch}
+        about: dict[str, object] = {"events": before.entries, "life": before.number, "epoch": before.life.epoch}
+        about["took_s"] = round(took_s, 3)
         if before.differs:
             self._log.warning(
                 "replay differs, every GPU is booked at its ceiling until heard",
@@ -225,11 +229,12 @@ def _signals(loop: asyncio.AbstractEventLoop) -> Iterator[asyncio.Event]:
 
 
 @contextlib.contextmanager
-def _published(path: Path, endpoints: Mapping[str, object]) -> Iterator[None]:
-    """Tell in a file where this controller listens, with the ports that it got, for as long as this lasts."""
-    draft = path.with_name(f"{path.name}.tmp")
-    draft.write_bytes(msgspec.json.encode(dict(endpoints)))
-    draft.replace(path)
+def _published(journal: Path, endpoints: Mapping[str, object]) -> Iterator[None]:
+    """Tell in endpoints.json beside the journal where this controller listens, for as long as this lasts."""
+    path, draft = journal.with_name("endpoints.json"), journal.with_name("endpoints.json.tmp")
+    with judging(journal):
+        draft.write_bytes(msgspec.json.encode(dict(endpoints)))
+        draft.replace(path)
     try:
         yield
     finally:

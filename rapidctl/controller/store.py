@@ -71,8 +71,10 @@ class JournalFile:
     """
 
     def __init__(self, path: Path, *, keep_lives: int) -> None:
-        """Take the lock, make the file if there is none, and check it. Raises Refused while another process owns it."""
-        assert keep_lives >= 1
+        """Take the lock, make the file if there is none, and check it. `keep_lives` closed lives are kept.
+
+        Raises Refused while another process owns the file.
+        """
         self.path = path
         self.last: Life | None = None
         self._place = Place()
@@ -133,7 +135,7 @@ class JournalFile:
                 "INSERT INTO lives VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (number, place.first_n, place.crc, *astuple(life)),
             )
-            self._connection.execute("DELETE FROM lives WHERE life <= ?", (number - self._keep_lives,))
+            self._connection.execute("DELETE FROM lives WHERE life < ?", (number - self._keep_lives,))
             crc = self._insert(rows, number, place.crc)
         self.last, self._place = life, place
         self._next_n, self._crc = place.first_n + len(rows), crc

@@ -74,7 +74,7 @@ def test_only_the_last_life_is_replayed(path: Path) -> None:
 
 def test_old_lives_are_deleted_piece_by_piece(path: Path) -> None:
     rows = PRUNE_ROWS + 10
-    with opened(path, keep_lives=2) as file:
+    with opened(path, keep_lives=1) as file:
         for _ in range(3):
             file.begin(LIFE, ticks(rows))
         assert count(path, "lives") == 2
@@ -92,9 +92,9 @@ def count(path: Path, table: str) -> int:
 
 def test_deleting_goes_on_in_the_next_process(path: Path) -> None:
     filled(path, 100)
-    with opened(path, keep_lives=1) as file:
+    with opened(path, keep_lives=0) as file:
         file.begin(LIFE, ticks(1))
-    with opened(path, keep_lives=1) as file:
+    with opened(path, keep_lives=0) as file:
         file.begin(LIFE, ticks(1))
         file.append(ticks(1, 1))
     assert count(path, "entries") == 2

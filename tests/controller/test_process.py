@@ -127,8 +127,9 @@ def test_fresh_forgets_no_journal(home: Controllers) -> None:
 
 
 def test_a_full_disk_ends_it_with_one_clear_line(home: Controllers) -> None:
-    """Blocks of 512 bytes: the journal may grow to 64 kB, its log of rows too."""
-    process = home.launch(before="ulimit -f 128")
+    """No file may pass 64 blocks of 512 bytes, which its write-ahead log does after a handful of ticks."""
+    home.configure(control='tick = "50ms"')
+    process = home.launch(before="ulimit -f 64")
     assert process.wait(DEADLINE_S) == 1
     last = home.log.read_text().strip().splitlines()[-1]
     assert last.startswith(f"rapid-controller: journal {home.journal}: ")
