@@ -137,7 +137,10 @@ def start_of(incarnation: str) -> int:
 
 
 def why_stale(node: NodeBook, report: NodeReport) -> Finding | None:
-    """Why a report must be ignored (an empty text: not worth a word); None when it must be heard."""
+    """Why a report must be ignored (an empty text: not worth a word); None when it must be heard.
+
+    A text names what was heard last and not what came now, so that every report of a kind gets the same.
+    """
     if report.incarnation != node.incarnation:
         start, heard = start_of(report.incarnation), start_of(node.incarnation)
         if not node.incarnation or start > heard:
@@ -150,10 +153,10 @@ def why_stale(node: NodeBook, report: NodeReport) -> Finding | None:
     if report.report_seq <= node.report_seq:
         return Finding("info", report.node, "")
     if report.node_time_s < node.node_time_s:
-        text = f"its clock went back from {node.node_time_s:.3f} s to {report.node_time_s:.3f} s in one life"
+        text = f"its clock went back below {node.node_time_s:.3f} s in one life"
         return Finding("error", report.node, f"{text}; its reports are ignored until rapidd restarts")
     if report.mark < node.mark:
-        text = f"its order number went back from {node.mark} to {report.mark} in one life"
+        text = f"its order number went back below {node.mark.epoch}.{node.mark.seq} in one life"
         return Finding("error", report.node, f"{text}; its reports are ignored until rapidd restarts")
     return None
 
