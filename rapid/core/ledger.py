@@ -249,10 +249,9 @@ class Ledger:
                 node.released = kept.released
         for gpu in snapshot.gpus:
             if gpu.node in self.nodes:
-                self.nodes[gpu.node].gpus.append(gpu.report.gpu)
-                self.gpus[gpu.report.gpu] = Booking(
-                    gpu.node, gpu.report, gpu.confirmed_mw, list(gpu.sent), managed=gpu.managed
-                )
+                booking = self._open(self.nodes[gpu.node], gpu.report)
+                booking.confirmed_mw, booking.sent = gpu.confirmed_mw, list(gpu.sent)
+                booking.managed = booking.managed and gpu.managed
 
     def _turn_life(self, node: NodeBook, report: NodeReport) -> list[Finding]:
         """A new incarnation refuses what was meant for the one before, so nothing is on its way any more."""
