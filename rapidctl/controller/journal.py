@@ -28,8 +28,8 @@ class Journal:
     entries, size_bytes   of the life begun last
     """
 
-    def __init__(self, file: JournalFile) -> None:
-        self._file = file
+    def __init__(self, file: JournalFile, *, deadline_s: float = COMMIT_DEADLINE_S) -> None:
+        self._file, self._deadline_s = file, deadline_s
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         # A daemon thread: a write that hangs in the kernel must not keep the process from ending.
         self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
@@ -51,7 +51,7 @@ class Journal:
     def close(self) -> None:
         """Finish what was begun, then close the file. A write that hangs is left behind."""
         self._jobs.put(None)
-        self._thread.join(COMMIT_DEADLINE_S)
+        self._thread.join(self._deadline_s)
         if not self._thread.is_alive():
             self._file.close()
 
@@ -64,11 +64,11 @@ class Journal:
         done: asyncio.Future[None] = loop.create_future()
         self._jobs.put((work, done, loop))
         try:
-            async with asyncio.timeout(COMMIT_DEADLINE_S):
+            async with asyncio.timeout(self._deadline_s):
                 await done
         except TimeoutError as error:
             raise JournalFailed(
-                f"journal {self._file.path}: not written within {COMMIT_DEADLINE_S:g} s; check the disk"
+                f"journal {self._file.path}: not written within {self._deadline_s:g} s; check the disk"
             ) from error
 
     def _write(self) -> None:

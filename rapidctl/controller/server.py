@@ -41,8 +41,8 @@ class Sight(Protocol):
 class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
     """Every change goes through the inbox like any other event, and is answered when it is journaled and performed."""
 
-    def __init__(self, inbox: Inbox, sight: Sight) -> None:
-        self._inbox, self._sight = inbox, sight
+    def __init__(self, inbox: Inbox, sight: Sight, *, answer_s: float = ANSWER_S) -> None:
+        self._inbox, self._sight, self._answer_s = inbox, sight, answer_s
         self._drawn: tuple[Status, v1.Status] | None = None
 
     async def GetStatus(self, request: v1.GetStatusRequest, context: Context) -> v1.GetStatusResponse:
@@ -92,11 +92,11 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
     async def _ask(self, event: Asked) -> str:
         """What the core answers. Raises what it refuses with, and Unreachable without an answer in time."""
         try:
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(self._answer_s):
                 commands = await self._inbox.ask(event)
         except TimeoutError:
             raise Unreachable(
-                f"the controller did not answer within {ANSWER_S:g} s; it may still do as asked"
+                f"the controller did not answer within {self._answer_s:g} s; it may still do as asked"
             ) from None
         answer = _answer_to(event.request, commands)
         if answer.error:

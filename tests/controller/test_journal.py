@@ -262,6 +262,18 @@ async def test_a_full_disk_takes_all_of_a_batch_or_nothing(path: Path) -> None:
         assert list(file.rows()) == ticks(4)
 
 
+async def test_a_disk_that_hangs_is_as_good_as_gone(path: Path) -> None:
+    """Another connection that holds the write lock makes the commit wait as a hanging disk would."""
+    journal = Journal(JournalFile(path, keep_lives=8), deadline_s=0.1)
+    await journal.begin(LIFE, ticks(1))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(JournalFailed, match=r"not written within 0.1 s; check the disk"):
+            await journal.append(ticks(1, 1))
+        other.execute("ROLLBACK")
+    journal.close()
+
+
 async def test_the_size_of_a_life_is_counted_anew_with_each(path: Path) -> None:
     journal = Journal(JournalFile(path, keep_lives=8))
     await journal.begin(LIFE, ticks(1))

@@ -11,11 +11,15 @@ from rapid.core.cluster import Decision, Role
 from rapid.core.commands import Announce, Answer, Command, Notice
 from rapid.core.errors import BudgetRefused, NotFound, RapidError, Refused, RoleRefused, Unreachable, WireInvalid
 from rapid.core.events import BudgetAsked, Event, PauseAsked, ReleaseAsked, RoleAsked, Ticked
+from rapid.rpc import open_channel, start_server
 from rapid.v1 import controller_pb2 as v1
-from rapid.v1 import types_pb2
+from rapid.v1 import controller_pb2_grpc, types_pb2
 from rapid.wire.errors import error_of
 from rapid.wire.operator import decode_decisions
 from rapid.wire.status import decode_status
+from rapidctl.controller.inbox import Inbox
+from rapidctl.controller.server import ControllerService
+from tests.controller.fakes import HandClock
 from tests.controller.stack import WITHIN_S, Stack, operator_stub
 from tests.wait import wait_until
 
@@ -111,6 +115,21 @@ async def test_when_the_controller_stops_nobody_waits_for_an_answer() -> None:
         stack.inbox.close()
         code, error = await failure(channel, "Pause", v1.PauseRequest())
         assert (code, type(error)) == (grpc.StatusCode.UNAVAILABLE, Unreachable)
+
+
+async def test_an_operator_does_not_wait_for_ever() -> None:
+    inbox = Inbox(HandClock(), 4)  # from which nobody takes
+    service = ControllerService(inbox, Stack().loop, answer_s=0.05)
+
+    def add(server: grpc.aio.Server) -> None:
+        controller_pb2_grpc.add_ControllerServiceServicer_to_server(service, server)
+
+    server = await start_server({"listen.address": "127.0.0.1:0"}, add, services=["rapid.v1.ControllerService"])
+    async with open_channel(server.addresses["listen.address"]) as channel:
+        code, error = await failure(channel, "Pause", v1.PauseRequest())
+    await server.stop(0.0)
+    assert code is grpc.StatusCode.UNAVAILABLE
+    assert str(error) == "the controller did not answer within 0.05 s; it may still do as asked"
 
 
 async def test_the_picture_comes_once_or_again_and_again() -> None:
