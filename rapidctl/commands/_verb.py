@@ -108,7 +108,7 @@ def call(options: Options, work: "Callable[[Client], Awaitable[Result]]") -> Res
     from rapidctl.client import Client
 
     async def connected() -> Result:
-        async with Client(options.address, tls=_tls(options), timeout_s=options.timeout_s) as client:
+        async with Client(options.address, tls=tls_of(options), timeout_s=options.timeout_s) as client:
             return await work(client)
 
     try:
@@ -119,7 +119,8 @@ def call(options: Options, work: "Callable[[Client], Awaitable[Result]]") -> Res
         raise UsageError(text.removeprefix("address: ")) from error
 
 
-def _tls(options: Options) -> "TlsConfig | None":
+def tls_of(options: Options) -> "TlsConfig | None":
+    """What the options say about TLS; None: nothing. Raises UsageError if they say only half of it."""
     from rapid.tls import TlsConfig
 
     ca, cert, key = options.tls_ca, options.tls_cert, options.tls_key

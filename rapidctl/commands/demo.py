@@ -102,8 +102,9 @@ def _run(options: "DemoOptions", *, as_json: bool) -> tuple[int, bool]:
         told.append(figures)
         output.show(Page(to_document(figures), tuple(blocks(figures))), as_json=as_json)
 
+    board = Board(output.talk, screen=not as_json)
     try:
-        asyncio.run(_until_terminated(run_demo(options, Board(output.talk), report)))
+        asyncio.run(_until_terminated(run_demo(options, board, report)))
     except (KeyboardInterrupt, asyncio.CancelledError) as stop:
         output.talk("stopped; no process is left")
         if not (options.keep and told):

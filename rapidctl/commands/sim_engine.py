@@ -9,7 +9,7 @@ import click
 from rapid.core.cluster import Role
 from rapid.sim.profile import profile_named
 from rapidctl import output
-from rapidctl.commands._verb import Options, Verb
+from rapidctl.commands._verb import Options, Verb, tls_of
 
 EXAMPLES = """
 rapidctl sim-engine --instance p0 --role prefill --node h1 --gpu-file /run/rapid/gpu0 --rate 8
@@ -50,12 +50,21 @@ nothing: it runs until Ctrl-C and talks on stderr
     default=4.0,
     help="Its own requests per second, without --data-socket.",
 )
+@click.option(
+    "--die-speed", type=click.FloatRange(0.5, 1.5), default=1.0, help="How fast this GPU is, against its data sheet."
+)
 @click.option("--seed", type=int, default=0, help="Of its own requests.")
 @click.pass_obj
 def command(options: Options, /, role: str, profile: str, **given: Any) -> None:
     from rapidctl.demo.serve import ServeOptions, serve
 
-    told = ServeOptions(role=Role(role), profile=profile_named(profile), controller=options.address, **given)
+    told = ServeOptions(
+        role=Role(role),
+        profile=profile_named(profile),
+        controller=options.address,
+        tls=tls_of(options),
+        **given,
+    )
     asyncio.run(serve(told, lambda text: output.talk(f"{told.instance}: {text}")))
 
 

@@ -16,7 +16,9 @@ import grpc.aio
 from rapid.core.cluster import Role, RoleProgress
 from rapid.core.commands import CancelRole, OrderRole
 from rapid.core.errors import RapidError, Unreachable
+from rapid.rpc import open_channel
 from rapid.sim.requests import Backlog, Finished, PrefillDone
+from rapid.tls import TlsConfig
 from rapid.v1 import engine_pb2, engine_pb2_grpc, load_pb2, load_pb2_grpc
 from rapid.wire.common import encode_push
 from rapid.wire.engine import (
@@ -38,15 +40,6 @@ SETTLED_S = 5.0  # a connection that lasted this long starts the pauses from the
 ANSWER_WITHIN_S = 5.0  # a connection that brings nothing for this long at its start is given up
 MAX_UNSENT = 64  # progress messages on their way to the controller
 LAG_INTERVAL_S = 1.0
-GRPC_OPTIONS = (
-    # Backoff is ours; gRPC's own would double it up to two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2000),
-    # All three are needed to notice a peer that is gone without a word.
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.ping_timeout_ms", 5_000),
-)
 
 
 Say = Callable[[str], None]  # one line for whoever reads the engine's stderr
@@ -163,7 +156,7 @@ class LoadLink:
         self._target, self._stopping = target, stopping
 
     async def connect(self, engine: Engine) -> None:
-        async with grpc.aio.insecure_channel(self._target, options=GRPC_OPTIONS) as channel:
+        async with open_channel(self._target) as channel:
             await load_pb2_grpc.LoadServiceStub(channel).Push(self._pushes(engine))
 
     async def _pushes(self, engine: Engine) -> AsyncIterator[load_pb2.PushRequest]:
@@ -178,6 +171,7 @@ class ControllerLink:
     def __init__(
         self,
         target: str,
+        tls: TlsConfig | None,
         *,
         node: str,
         gpus: tuple[str, ...],
@@ -186,7 +180,7 @@ class ControllerLink:
         stopping: asyncio.Event,
         say: Say,
     ) -> None:
-        self._target, self._node, self._gpus, self._product = target, node, gpus, product
+        self._target, self._tls, self._node, self._gpus, self._product = target, tls, node, gpus, product
         self._wake, self._stopping, self._say = wake, stopping, say
         self._unsent: asyncio.Queue[RoleProgress] | None = None
         self._load_interval_s = 0.0
@@ -195,7 +189,7 @@ class ControllerLink:
         self._unsent = asyncio.Queue(MAX_UNSENT)
         self._load_interval_s = 0.0
         try:
-            async with grpc.aio.insecure_channel(self._target, options=GRPC_OPTIONS) as channel:
+            async with open_channel(self._target, self._tls) as channel:
                 call = engine_pb2_grpc.EngineControlStub(channel).Attach(self._outgoing(engine, self._unsent))
                 async with asyncio.timeout(ANSWER_WITHIN_S):
                     first = await anext(aiter(call), None)

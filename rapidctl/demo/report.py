@@ -96,8 +96,7 @@ def _notes(figures: Figures) -> list[Block]:
     if figures.restarts:
         again = sum(host.dispatched_again for host in figures.hosts)
         notes.append(line(f"{figures.restarts} processes died and came back; {again} requests were dispatched again"))
-    if figures.picture:
-        notes.append(line(f"picture: {figures.picture}"))
+    notes.append(line(f"picture: {figures.picture or 'none, since matplotlib is not installed (the extra plot)'}"))
     return notes
 
 

@@ -11,10 +11,12 @@ from pathlib import Path
 from random import Random
 
 from rapid.core.cluster import Role
+from rapid.core.errors import ConfigInvalid, UsageError
 from rapid.sim.instance import Instance
 from rapid.sim.profile import Profile
 from rapid.sim.requests import Activity, Die
 from rapid.simgpu import SimGpu
+from rapid.tls import TlsConfig, check_dial
 from rapidctl.demo.engine import Clients, Controller, Engine
 from rapidctl.demo.links import ControllerLink, FrontEndLink, LoadLink, Say, keep_connected
 from rapidctl.demo.own_load import OwnLoad
@@ -39,7 +41,8 @@ class ServeOptions:
     gpu_file: Path
     profile: Profile
     node: str
-    controller: str  # gRPC target
+    controller: str  # its address
+    tls: TlsConfig | None  # for the controller
     load_socket: Path | None  # None: nobody takes the load
     data_socket: Path | None  # None: it makes up its own requests
     rate_rps: float  # of its own requests; binds only without data_socket
@@ -78,7 +81,11 @@ class Felt:
 
 
 async def serve(options: ServeOptions, say: Say) -> None:
-    """Run the engine until SIGTERM or SIGINT. Raises DeviceError if gpu_file is no simulated GPU."""
+    """Run the engine until SIGTERM or SIGINT.
+
+    Raises DeviceError if gpu_file is no simulated GPU, and UsageError if the controller cannot be dialled like that.
+    """
+    _check_controller(options)
     stopping, woken = asyncio.Event(), asyncio.Event()
 
     def stop() -> None:
@@ -90,6 +97,7 @@ async def serve(options: ServeOptions, say: Say) -> None:
     with SimGpu.open(options.gpu_file) as gpu:
         controller = ControllerLink(
             options.controller,
+            options.tls,
             node=options.node,
             gpus=(gpu.spec.gpu,),
             product=PRODUCT,
@@ -116,6 +124,17 @@ async def serve(options: ServeOptions, say: Say) -> None:
                 front_end.leave()
             for task in (await asyncio.wait(links, timeout=LEAVE_WITHIN_S))[1]:
                 task.cancel()
+
+
+def _check_controller(options: ServeOptions) -> None:
+    """Once and at the start, so that what no retry can heal is not retried for ever."""
+    try:
+        check_dial(options.controller, options.tls, "address")
+        if options.tls is not None:
+            options.tls.check()
+    except ConfigInvalid as error:
+        text = str(error).removeprefix("config key ")
+        raise UsageError(text.removeprefix("address: ").replace("tls.", "--tls-")) from error
 
 
 def _engine(options: ServeOptions, felt: Felt, clients: Clients | None, controller: Controller) -> Engine:

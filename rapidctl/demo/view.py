@@ -29,10 +29,14 @@ DECISION_LINES = 3
 
 
 class Board:
-    """Where people see the demo: line by line, or, while `show` draws, on a screen of its own."""
+    """Where people see the demo: line by line, or, while `show` draws, on a screen of its own.
 
-    def __init__(self, line: Callable[[str], None]) -> None:
+    The screen is on the terminal behind stderr, if there is one, unless `screen` says that nobody will look at it.
+    """
+
+    def __init__(self, line: Callable[[str], None], *, screen: bool) -> None:
         self._line = line
+        self._may_draw = screen and _can_draw()
         self._drawing = False
 
     def say(self, text: str) -> None:
@@ -42,7 +46,7 @@ class Board:
 
     async def show(self, scene: Callable[[], Scene]) -> None:
         """Show what is going on, for ever: many times a second on a terminal, and now and then in a line elsewhere."""
-        if not _can_draw():
+        if not self._may_draw:
             while True:
                 await asyncio.sleep(LINE_S)
                 self.say(plain(scene()))
@@ -53,7 +57,7 @@ class Board:
 
     @contextmanager
     def _screen(self) -> Iterator[Callable[[Scene], None]]:
-        """A screen on the terminal behind stderr; afterwards the terminal is as it was before."""
+        """Afterwards the terminal is as it was before."""
         from rich.console import Console
         from rich.live import Live
 
