@@ -96,6 +96,9 @@ class Roles:
             if gpu in owners:
                 self.instances.pop(owners[gpu].name, None)  # it is gone, and its GPU serves another now
         one = Instance(hello, at_s, hello.role, hello.phase, hello.mark, hello.role)
+        if hello.mark.epoch == self._mark.epoch:
+            # An earlier life of this epoch gave it that order; ours must come after it, or it is refused as old.
+            self._mark = max(self._mark, hello.mark)
         same_life = before is not None and before.hello.incarnation == hello.incarnation
         if one.in_change:
             one.ordered_s = at_s
