@@ -37,6 +37,7 @@ from rapid.core.events import (
     RoleAsked,
     Started,
     Ticked,
+    Totals,
 )
 from rapid.core.ledger import Ledger
 from rapid.core.limits import Limits
@@ -110,6 +111,17 @@ class Control:
 
     def snapshot(self) -> ControlSnapshot:
         """What the next life starts with."""
+        assert self.started is not None
+        ttft, tpot, finished = self.slo.totals()
+        totals = Totals(
+            self.roles.moves,
+            self.limits.moved_mw,
+            self.at_s - self.last_power_s,
+            self.at_s - self.last_role_s,
+            ttft,
+            tpot,
+            finished,
+        )
         return ControlSnapshot(
             self.ledger.snapshot(),
             tuple((name, domain.budget_mw) for name, domain in self.ledger.domains.items()),
@@ -117,6 +129,8 @@ class Control:
             tuple(self.pins.items()),
             self.paused,
             self._decisions,
+            self.roles.mark,
+            totals,
         )
 
     # ---- life ----
@@ -147,8 +161,18 @@ class Control:
                 )
                 notices.append(Notice("warning", name, text))
                 self.ledger.set_budget(name, budget_mw, force=True)
-        self.pins, self.paused, self._decisions = dict(kept.pins), kept.paused, kept.decisions
+        self._take_over(kept)
         return [*notices, Notice("info", "controller", f"epoch {event.epoch}: goes on from its journal")]
+
+    def _take_over(self, kept: ControlSnapshot) -> None:
+        """Go on with what an operator said, and with the totals, of the life before."""
+        self.pins, self.paused, self._decisions = dict(kept.pins), kept.paused, kept.decisions
+        totals = kept.totals
+        self.roles.go_on_from(kept.role_mark, totals.role_moves)
+        self.limits.moved_mw = totals.moved_mw
+        self.last_power_s = self.at_s - totals.since_power_s
+        self.last_role_s = self.at_s - totals.since_role_s
+        self.slo.go_on_from(totals.ttft, totals.tpot, totals.finished)
 
     # ---- nodes ----
 

@@ -3,15 +3,29 @@
 Operator events carry a `request` id; exactly one commands.Answer with that id follows in the same step.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rapid.core.books import LedgerSnapshot
-from rapid.core.cluster import EngineHello, NodeReport, PhaseLoad, Role, RoleProgress
+from rapid.core.cluster import EngineHello, Mark, NodeReport, PhaseLoad, Role, RoleProgress
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What has been counted since the first life, and how long ago the policy moved (infinite: never)."""
+
+    role_moves: int = 0
+    moved_mw: int = 0
+    since_power_s: float = float("inf")
+    since_role_s: float = float("inf")
+    ttft: tuple[float, float] = (0.0, 0.0)  # requests, and those that met the target
+    tpot: tuple[float, float] = (0.0, 0.0)
+    finished: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ControlSnapshot:
-    """What a life hands to the next: all that safety and the operator's word rest on. The rest is heard anew."""
+    """What a life hands to the next: all that safety, the operator's word and the totals rest on. The rest is heard
+    anew. role_mark is the last role order given."""
 
     ledger: LedgerSnapshot
     budgets_mw: tuple[tuple[str, int], ...]
@@ -19,6 +33,8 @@ class ControlSnapshot:
     pins: tuple[tuple[str, Role], ...]
     paused: bool
     decisions: int
+    role_mark: Mark = field(default_factory=Mark)
+    totals: Totals = field(default_factory=Totals)
 
 
 @dataclass(frozen=True, slots=True)

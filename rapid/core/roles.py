@@ -73,9 +73,14 @@ class Roles:
     def __init__(self, *, epoch: int, drain_s: float, switch_timeout_s: float) -> None:
         self.instances: dict[str, Instance] = {}
         self.moves = 0  # role changes committed
-        self._mark = Mark(epoch, 0)
+        self.mark = Mark(epoch, 0)
         self._drain_s = drain_s
         self._switch_timeout_s = switch_timeout_s
+
+    def go_on_from(self, mark: Mark, moves: int) -> None:
+        """Go on from an earlier life. In the same epoch, orders are numbered on: an engine takes none twice."""
+        self.moves = moves
+        self.mark = max(self.mark, mark) if mark.epoch == self.mark.epoch else self.mark
 
     def serving(self, role: Role) -> int:
         """How many instances serve a role now; a mixed one serves both."""
@@ -96,9 +101,9 @@ class Roles:
             if gpu in owners:
                 self.instances.pop(owners[gpu].name, None)  # it is gone, and its GPU serves another now
         one = Instance(hello, at_s, hello.role, hello.phase, hello.mark, hello.role)
-        if hello.mark.epoch == self._mark.epoch:
+        if hello.mark.epoch == self.mark.epoch:
             # An earlier life of this epoch gave it that order; ours must come after it, or it is refused as old.
-            self._mark = max(self._mark, hello.mark)
+            self.mark = max(self.mark, hello.mark)
         same_life = before is not None and before.hello.incarnation == hello.incarnation
         if one.in_change:
             one.ordered_s = at_s
@@ -130,11 +135,11 @@ class Roles:
                 raise RoleRefused(
                     f"instance {instance}: is the last that serves {old.value}; move another one in first"
                 )
-        self._mark = Mark(self._mark.epoch, self._mark.seq + 1)
-        one.phase, one.target_role, one.mark = Phase.DRAINING, role, self._mark
+        self.mark = Mark(self.mark.epoch, self.mark.seq + 1)
+        one.phase, one.target_role, one.mark = Phase.DRAINING, role, self.mark
         one.ordered_s, one.cancelled, one.problem = at_s, False, ""
         not_after_s = one.engine_time_s(at_s) + _ORDER_LIFE_S
-        return OrderRole(instance, one.hello.incarnation, self._mark, role, self._drain_s, not_after_s)
+        return OrderRole(instance, one.hello.incarnation, self.mark, role, self._drain_s, not_after_s)
 
     def progress(self, news: RoleProgress) -> list[Notice]:
         """Take an engine's word on where it stands."""

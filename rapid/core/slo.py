@@ -102,6 +102,16 @@ class Slo:
         self.ttft.add(_base(before.ttft, load.ttft), load.ttft, at_s)
         self.tpot.add(_base(before.tpot, load.tpot), load.tpot, at_s)
 
+    def totals(self) -> tuple[tuple[float, float], tuple[float, float], int]:
+        """(requests, attained) of TTFT and of TPOT, and the requests finished."""
+        return (self.ttft.total, self.ttft.attained), (self.tpot.total, self.tpot.attained), self.finished
+
+    def go_on_from(self, ttft: tuple[float, float], tpot: tuple[float, float], finished: int) -> None:
+        """Count on from the totals of an earlier life."""
+        self.ttft.total, self.ttft.attained = ttft
+        self.tpot.total, self.tpot.attained = tpot
+        self.finished = finished
+
     def forget(self, instance: str) -> None:
         """The instance has left."""
         self._last.pop(instance, None)
