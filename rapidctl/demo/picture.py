@@ -138,7 +138,7 @@ def _draw_load(story: Story, axes: "Axes") -> None:
     axes.set_title(f"asked of every host (mean of {ROLLING_S:g} s)", loc="left", fontsize=10, color=FAINT)
     for each in (axes, right):
         each.spines[["top"]].set_visible(False)
-        each.set_xlim(0, axis[-1])
+        each.set_xlim(0, story.end_s - story.start_s)
 
 
 def _draw_limits(story: Story, host: HostStory, axes: "Axes") -> None:
@@ -193,7 +193,7 @@ def _draw_attainment(story: Story, host: HostStory, axes: "Axes") -> None:
 
 
 def _tidy(axes: "Axes", story: Story, *, labelled: bool) -> None:
-    axes.set_xlim(0, times(story)[-1])
+    axes.set_xlim(0, story.end_s - story.start_s)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#E6E9ED", linewidth=0.8)
     axes.set_axisbelow(True)

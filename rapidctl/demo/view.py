@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rapid.core.cluster import NodeHealth, Phase, Role
 from rapidctl import output
+from rapidctl.demo.record import RECENT
 from rapidctl.demo.scene import GpuScene, HostScene, Scene
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _host(host: HostScene, ceiling_mw: int, width: int) -> "Iterator[Text]":
     yield _share("TTFT", shares.ttft, width)
     yield _share("TPOT", shares.tpot, width)
     yield Text.assemble(
-        "now".ljust(TITLE_WIDTH), (_percent(shares.recent), _tone(shares.recent)), (" of the last", FAINT)
+        "now".ljust(TITLE_WIDTH), (_percent(shares.recent), _tone(shares.recent)), (f" of the last {RECENT}", FAINT)
     )
     yield Text(f"{'GPU':<{width - NUMBERS_WIDTH}}{'limit':>6}{'draw':>6}{'queue':>7}", style=FAINT)
     for gpu in host.gpus:
@@ -144,7 +145,9 @@ def _host(host: HostScene, ceiling_mw: int, width: int) -> "Iterator[Text]":
     yield Text.assemble(("draw   ", FAINT), drawing)
     waiting = (f", {host.waiting} find no engine", BAD) if host.waiting else ("", "")
     yield Text.assemble(f"{host.finished:,} of {host.requests:,}", (" requests done", FAINT), waiting)
-    yield Text.assemble(f"{host.role_moves}", (" role moves", FAINT), _trouble(host))
+    yield Text.assemble(
+        f"{host.role_moves}", (" role move" if host.role_moves == 1 else " role moves", FAINT), _trouble(host)
+    )
     yield from _decision(host, width)
 
 
