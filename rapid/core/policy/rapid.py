@@ -5,6 +5,7 @@ Once a tick, unless a move is still settling or cooling down:
     prefill is short  when TTFT is over its target, the prefill queue is over its threshold, and TPOT has slack
     decode is short   when TPOT is over its target (or decode requests queue), and TTFT has slack
     neither, or both  no move
+    0. watts that nobody has, since the budget was raised, are given out first
     1. power: the GPUs of the other role give a step each, the GPUs of the short role get it
     2. roles, only when power cannot do it: one instance of the other role is drained and switched; then every limit
        goes back to the equal share
@@ -14,7 +15,7 @@ the paper leave the numbers open; each is a named setting here, and "assumed".
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rapid.core.cluster import GpuView, InstanceView, Phase, Role, Targets, View
 from rapid.core.errors import watts
@@ -52,10 +53,13 @@ class Rapid:
             return NO_CHANGE
         if view.since_power_s < self.power_cooldown_s or view.since_role_s < self.role_cooldown_s:
             return NO_CHANGE
+        spare = self._spend_spare(view)
+        if spare.limits_mw:
+            return spare
         needs = _Needs.of(view, self)
         short = needs.short()
         if short is None:
-            return self._spend_spare(view)
+            return NO_CHANGE
         donor = Role.DECODE if short is Role.PREFILL else Role.PREFILL
         inputs = needs.inputs()
         if self.moves_power:
@@ -92,12 +96,10 @@ class Rapid:
         return moved
 
     def _spend_spare(self, view: View) -> Targets:
-        """Watts that a raised budget has freed and that nobody has: back to the equal share."""
-        if not view.gpus:
-            return NO_CHANGE
-        wanted = fair(view.gpus, view.rooms_mw, view.chains)
+        """Watts that a raised budget has freed and that nobody has lift the lowest limits; none comes down for it."""
+        wanted = fair([replace(gpu, floor_mw=gpu.limit_mw) for gpu in view.gpus], view.rooms_mw, view.chains)
         spare_mw = sum(wanted.values()) - sum(gpu.limit_mw for gpu in view.gpus)
-        if spare_mw < self.least_move_mw * len(view.gpus):
+        if spare_mw < max(self.least_move_mw * len(view.gpus), 1):
             return NO_CHANGE
         return move_to(view, wanted, f"{watts(spare_mw)} of the budget are unused")
 
