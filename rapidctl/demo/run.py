@@ -127,15 +127,15 @@ def _hints(hosts: Sequence[Host]) -> list[str]:
     return [
         "",
         f"everything runs on until Ctrl-C, with the trace at 1/{KEEP_SLOWDOWN:g} of its speed. In another shell:",
-        f"  export RAPID_ADDRESS={other.address}      # or {base.address}",
+        f"  export RAPID_ADDRESS={other.address}",
         "  rapidctl status",
         "  rapidctl watch",
         f"  rapidctl budget set {DOMAIN} 4kW",
         f"  rapidctl role set {other.instances[-1]} prefill",
         "  rapidctl decisions",
-        f"  rapidctl why {other.instances[0]}",
+        f"  rapidctl why {other.instances[-1]}",
         "  rapidctl pause; rapidctl resume",
-        f"logs: {other.plan.folder.parent}",
+        f"the controller of {base.name} is at {base.address}; logs are in {other.plan.folder.parent}",
     ]
 
 
