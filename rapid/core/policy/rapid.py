@@ -106,7 +106,7 @@ class Rapid:
 
 @dataclass(frozen=True, slots=True)
 class _Needs:
-    """How each phase stands against its target."""
+    """How each phase stands against its target. A mixed instance is one of either phase, with no queue of its own."""
 
     ttft_s: float | None
     tpot_s: float | None
@@ -122,6 +122,7 @@ class _Needs:
     def of(cls, view: View, rule: Rapid) -> "_Needs":
         prefill = [one for one in view.instances if one.role is Role.PREFILL and _present(one)]
         decode = [one for one in view.instances if one.role is Role.DECODE and _present(one)]
+        mixed = sum(1 for one in view.instances if one.role is Role.MIXED and _present(one))
         wait_s = view.latencies.oldest_wait_s
         ttft_s = view.latencies.ttft_s
         if wait_s > 0:
@@ -131,8 +132,8 @@ class _Needs:
             view.latencies.tpot_s,
             _waiting(prefill) / max(1, len(prefill)),
             _waiting(decode) / max(1, len(decode)),
-            len(prefill),
-            len(decode),
+            len(prefill) + mixed,
+            len(decode) + mixed,
             view.slo.ttft_s,
             view.slo.tpot_s,
             rule,
