@@ -119,6 +119,3 @@ async def _until_terminated(work: Coroutine[Any, Any, object]) -> None:
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     await work
-
-
-demo = command

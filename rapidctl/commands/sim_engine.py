@@ -66,6 +66,3 @@ def command(options: Options, /, role: str, profile: str, **given: Any) -> None:
         **given,
     )
     asyncio.run(serve(told, lambda text: output.talk(f"{told.instance}: {text}")))
-
-
-sim_engine = command
