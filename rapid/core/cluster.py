@@ -290,7 +290,7 @@ class View:
     rooms_mw     per domain: what the GPUs in this view may share there (budget less reserved and less all that RAPID
                  cannot move). chains names a node's domains from its own to the root.
     settled      every limit decided so far is granted, in force and paid for
-    since_*_s    seconds since the last move of that kind (infinite: never)
+    since_*_s    seconds since the last move of that kind (infinite: never); for roles, or since the controller came up
     """
 
     at_s: float

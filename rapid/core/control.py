@@ -64,6 +64,7 @@ class Control:
         self.slo = Slo(settings.slo, settings.window_s)
         self.started: Started | None = None
         self.at_s = 0.0
+        self.came_up_s = float("-inf")  # when this process began, as far as its lives know
         self.pins: dict[str, Role] = {}
         self.paused = False
         self.loads: dict[str, tuple[PhaseLoad, float]] = {}
@@ -148,6 +149,8 @@ class Control:
         )
         self.limits = Limits(self.ledger, settings, kept.targets_mw if kept else ())
         self.roles = Roles(epoch=event.epoch, drain_s=settings.drain_s, switch_timeout_s=settings.switch_timeout_s)
+        if kept is None or kept.ledger.mark.epoch != event.epoch:
+            self.came_up_s = event.at_s
         if kept is None:
             return [
                 Notice("info", "controller", f"epoch {event.epoch}: every GPU is booked at its ceiling until heard")

@@ -65,6 +65,7 @@ class Host:
 
     def __post_init__(self) -> None:
         self.devices = {gpu: Device(limit_mw) for gpu, limit_mw in self.limits_mw.items()}
+        self.soon = False  # the guard wants to be heard now
         self._answered: list[str] = []
         self.begun = self.boot()
 
@@ -142,7 +143,9 @@ class Host:
                 case Write(gpu):
                     assert gpu not in self.writes, f"two writes of {gpu} at once"
                     self.writes[gpu] = duty
-                case Say() | ReportSoon():
+                case ReportSoon():
+                    self.soon = True
+                case Say():
                     pass
         self.words += said
         return said
@@ -196,6 +199,7 @@ class Host:
         assert not self.writes, f"{self.name} does not come to rest: {self.writes}"
 
     def report(self, loads: tuple[PhaseLoad, ...] = ()) -> NodeReport:
+        self.soon = False
         report = self.guard.report(self.now, loads)
         self._answered += [
             f"{answer.mark.epoch}.{answer.mark.seq} {answer.gpu or 'all'} {answer.verdict}"
