@@ -42,6 +42,7 @@ SECTIONS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         "Try",
         (
             Entry("demo", "demo", "Two simulated hosts on one real trace, side by side."),
+            Entry("sim-gpus", "sim_gpus", "Make simulated GPUs for rapidd's sim backend."),
             Entry("sim-engine", "sim_engine", "Run one simulated engine instance."),
         ),
     ),

@@ -183,6 +183,7 @@ class Controller:
             self._notifier.stopping()
             self._inbox.close()
             self._engines.stop()
+            operators.stop()
             await server.stop(STOP_GRACE_S)
 
     async def _tick(self) -> None:

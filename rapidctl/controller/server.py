@@ -1,6 +1,7 @@
 """ControllerService over gRPC: what an operator may see and ask. A refusal becomes the status that fits its class."""
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import AsyncIterator
 from typing import Protocol
@@ -44,6 +45,7 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
     def __init__(self, inbox: Inbox, sight: Sight, *, answer_s: float = ANSWER_S) -> None:
         self._inbox, self._sight, self._answer_s = inbox, sight, answer_s
         self._drawn: tuple[Status, v1.Status] | None = None
+        self._stopping = asyncio.Event()
 
     async def GetStatus(self, request: v1.GetStatusRequest, context: Context) -> v1.GetStatusResponse:
         return v1.GetStatusResponse(status=self._picture())
@@ -51,9 +53,15 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
     async def Watch(self, request: v1.WatchRequest, context: Context) -> AsyncIterator[v1.WatchResponse]:
         async with answering(context):
             interval_s = decode_watch(request)
-            while True:
+            while not self._stopping.is_set():
                 yield v1.WatchResponse(status=self._picture())
-                await asyncio.sleep(interval_s)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), interval_s)
+            raise Unreachable("the controller stops; watch again when it is back")
+
+    def stop(self) -> None:
+        """End all that is being watched: the controller stops."""
+        self._stopping.set()
 
     async def SetBudget(self, request: v1.SetBudgetRequest, context: Context) -> v1.SetBudgetResponse:
         async with answering(context):

@@ -8,7 +8,7 @@ from pathlib import Path
 from rapid.core.cluster import Role, SloTargets
 from rapid.sim.profile import Profile
 from rapid.sim.requests import Die
-from rapid.simgpu import SimGpu, SimGpuSpec
+from rapidctl.demo.gpus import make_gpus
 from rapidctl.demo.processes import Program
 from rapidctl.demo.router import FrontEnd
 
@@ -51,23 +51,12 @@ class Host:
         """Make the GPUs, fresh from the factory at at_s, and write both configurations."""
         plan = self.plan
         plan.folder.mkdir(mode=0o700)  # who can write there can push load and set limits
-        self.gpu_files[0].parent.mkdir()
-        for index, (file, die) in enumerate(zip(self.gpu_files, plan.dies, strict=True)):
-            spec = SimGpuSpec(
-                gpu=f"SIM-{self.name}-{index}",
-                index=index,
-                name=f"simulated {plan.profile.name}",
-                floor_mw=plan.profile.floor_mw,
-                ceiling_mw=plan.profile.ceiling_mw,
-                idle_mw=round(plan.profile.idle_mw * die.idle),
-                lag=plan.profile.lag,
-            )
-            SimGpu.create(file, spec, at_s).close()
+        make_gpus(self.gpu_files[0].parent, self.name, plan.profile, plan.dies, at_s)
         (plan.folder / "rapidd.toml").write_text(self.node_config())
         (plan.folder / "controller.toml").write_text(self.controller_config())
 
     def node_config(self) -> str:
-        """For rapidd. The host's own bound makes the budget hold even against a controller gone mad."""
+        """For rapidd. No hard_budget: the judge is to see what the controller does, not what the host would prevent."""
         return f"""
 [node]
 name = "{self.name}"
@@ -77,7 +66,6 @@ backend = "sim"
 path = "gpus"
 [power]
 fallback = "{self.plan.fallback_mw / 1e3:g}W"
-hard_budget = "{self.plan.budget_mw / 1e3:g}W"
 [listen]
 address = "unix:{self.node_socket}"
 load_socket = "{self.load_socket}"

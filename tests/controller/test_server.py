@@ -144,6 +144,18 @@ async def test_the_picture_comes_once_or_again_and_again() -> None:
         watch.cancel()
 
 
+async def test_a_watch_ends_with_a_reason_when_the_controller_stops() -> None:
+    stack = Stack()
+    async with stack.serving() as channel:
+        watch: Any = operator_stub(channel).Watch(v1.WatchRequest(interval_s=60.0), timeout=WITHIN_S)
+        await watch.read()
+        stack.service.stop()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await watch.read()
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert caught.value.details() == "the controller stops; watch again when it is back"
+
+
 async def test_watching_too_often_is_refused() -> None:
     async with Stack().serving() as channel:
         watch: Any = operator_stub(channel).Watch(v1.WatchRequest(interval_s=0.01), timeout=WITHIN_S)

@@ -20,7 +20,7 @@ from tests.ctl.cluster import broken
 from tests.ctl.conftest import Ctl
 from tests.ctl.fake_controller import FakeController
 
-ELSEWHERE = ("demo", "sim-engine")  # have tests of their own
+ELSEWHERE = ("demo", "sim-engine", "sim-gpus")  # have tests of their own
 JSON_CALLS = [
     ("status",),
     ("watch", "--count", "1"),

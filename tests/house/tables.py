@@ -61,6 +61,11 @@ AREAS = (
         ("click",),
     ),
     Area(
+        "rapidctl.commands.sim_gpus",
+        (*SHAPES, "rapid.sim", "rapidctl.commands._verb", "rapidctl.demo", "rapidctl.output"),
+        ("click",),
+    ),
+    Area(
         "rapidctl.commands.sim_engine",
         (*SHAPES, "rapid.sim", "rapidctl.commands._verb", "rapidctl.demo", "rapidctl.output"),
         ("click",),
