@@ -16,7 +16,6 @@ from rapid.core.cluster import (
     Decision,
     Greeting,
     NodeHealth,
-    PhaseLoad,
     Role,
     Targets,
 )
@@ -41,6 +40,7 @@ from rapid.core.events import (
 )
 from rapid.core.ledger import Ledger
 from rapid.core.limits import Limits
+from rapid.core.loads import Loads
 from rapid.core.policy import make
 from rapid.core.roles import Roles
 from rapid.core.settings import Settings
@@ -48,7 +48,6 @@ from rapid.core.slo import Slo
 from rapid.core.status import Status
 
 _MAX_DECISIONS = 10_000
-_MAX_LOADS = 16_384  # instances whose load is remembered
 
 
 class Control:
@@ -67,7 +66,7 @@ class Control:
         self.came_up_s = float("-inf")  # when this process began, as far as its lives know
         self.pins: dict[str, Role] = {}
         self.paused = False
-        self.loads: dict[str, tuple[PhaseLoad, float]] = {}
+        self.loads = Loads(self.slo)
         self.last_power_s = float("-inf")
         self.last_role_s = float("-inf")
         self.decided: deque[Decision] = deque(maxlen=_MAX_DECISIONS)
@@ -188,7 +187,7 @@ class Control:
             self._deposed = True
             return [*notices, StepDown(deposed.text)]
         for load in report.loads:
-            self._take_load(load, self.at_s - max(0.0, report.node_time_s - load.at_s))
+            self.loads.take(load, self.at_s - max(0.0, report.node_time_s - load.at_s), self.at_s)
         return [*notices, *self.limits.grant(self.at_s, (gpu.gpu for gpu in report.gpus))]
 
     def _on_node_gone(self, event: NodeGone) -> list[Command]:
@@ -226,7 +225,7 @@ class Control:
     def _on_engine_loaded(self, event: EngineLoaded) -> list[Command]:
         one = self.roles.instances.get(event.instance)
         if one is not None and one.hello.incarnation == event.incarnation and event.load is not None:
-            self._take_load(event.load, self.at_s - max(0.0, event.engine_time_s - event.load.at_s))
+            self.loads.take(event.load, self.at_s - max(0.0, event.engine_time_s - event.load.at_s), self.at_s)
         return []
 
     def _on_engine_moved(self, event: EngineMoved) -> list[Command]:
@@ -328,14 +327,6 @@ class Control:
         return orders, changes
 
     # ---- helpers ----
-
-    def _take_load(self, load: PhaseLoad, at_s: float) -> None:
-        """Keep the fresher of two reports on one instance."""
-        kept = self.loads.get(load.instance)
-        if (kept is None and len(self.loads) >= _MAX_LOADS) or (kept is not None and kept[1] > at_s):
-            return
-        self.loads[load.instance] = (load, at_s)
-        self.slo.take(load, self.at_s)
 
     def _decide(
         self,

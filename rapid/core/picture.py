@@ -16,9 +16,9 @@ def view(control: "Control", movable: list[str], settled: bool) -> View:
     settings, at_s = control.settings, control.at_s
     instances = tuple(_instance_view(control, one) for one in control.roles.instances.values())
     waits = [
-        one.load.oldest_wait_s + at_s - control.loads[one.instance][1]
+        kept[0].oldest_wait_s + at_s - kept[1]
         for one in instances
-        if one.load is not None and one.load.waiting_requests and one.role is not Role.DECODE
+        if one.role is not Role.DECODE and (kept := _fresh(control, one.instance, at_s)) and kept[0].waiting_requests
     ]
     latencies = Latencies(
         control.slo.ttft.quantile(settings.quantile, at_s),
@@ -120,17 +120,19 @@ def _instance_view(control: "Control", one: Instance) -> InstanceView:
         one.role if not one.in_change else one.target_role,
         one.phase,
         one.hello.roles,
-        _fresh_load(control, one.name, control.at_s),
+        _load(control, one.name, control.at_s),
         one.hello.switch_s,
         one.name in control.pins,
     )
 
 
-def _fresh_load(control: "Control", instance: str, at_s: float) -> PhaseLoad | None:
-    kept = control.loads.get(instance)
-    if kept is None or at_s - kept[1] > control.settings.silent_after_s:
-        return None
-    return kept[0]
+def _fresh(control: "Control", instance: str, at_s: float) -> tuple[PhaseLoad, float] | None:
+    return control.loads.fresh(instance, at_s, control.settings.silent_after_s)
+
+
+def _load(control: "Control", instance: str, at_s: float) -> PhaseLoad | None:
+    kept = _fresh(control, instance, at_s)
+    return None if kept is None else kept[0]
 
 
 def _domain(control: "Control", name: str, at_s: float) -> DomainStatus:
@@ -187,7 +189,7 @@ def _gpu(control: "Control", name: str, fresh: bool, instance: str) -> GpuStatus
 
 
 def _instance(control: "Control", one: Instance, at_s: float) -> InstanceStatus:
-    load = _fresh_load(control, one.name, at_s)
+    load = _load(control, one.name, at_s)
     problem = one.problem
     if load is not None and one.phase is Phase.SERVING and load.role is not one.role and not problem:
         problem = f"its load says {load.role.value}, the engine said {one.role.value}"
