@@ -196,8 +196,15 @@ class Control:
     def _on_release_asked(self, event: ReleaseAsked) -> list[Command]:
         book = self.ledger.nodes.get(event.node)
         freed_mw = sum(self.ledger.held_mw(gpu) for gpu in book.gpus) + book.unseen_mw if book else 0
+        assert self.started is not None
+        begun_s, patience_s = self.at_s - self.started.at_s, self.settings.silent_after_s
         try:
-            self.ledger.release(event.node, self.at_s, self.settings.silent_after_s)
+            if book is not None and book.heard_s is None and begun_s <= patience_s:
+                raise Refused(
+                    f"node {event.node} was not heard yet, but this controller began only {begun_s:.1f} s ago; "
+                    f"give it {patience_s:g} s"
+                )
+            self.ledger.release(event.node, self.at_s, patience_s)
         except Refused as error:
             return [_refusal(event.request, error)]
         self.limits.forget_released()
