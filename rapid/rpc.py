@@ -33,6 +33,8 @@ _KEEPALIVE = (
 _MESSAGES = (
     ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
     ("grpc.max_send_message_length", MESSAGE_MAX_BYTES),
+    # Else windows grow to megabytes, and a reader that was busy for a minute first finds a minute of old reports.
+    ("grpc.http2.bdp_probe", 0),
 )
 CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     *_KEEPALIVE,

@@ -23,6 +23,7 @@ TURN_S = 0.1  # the longest pause between two looks at the lease
 STUCK_S = 2.0  # assumed: a driver call that takes longer hangs
 FIRST_READ_S = 5.0  # at start, how long to wait for a driver to say which limits are in force
 LAND_S = 3.0  # on the way out, how long to wait until every GPU has read back its fallback
+EAGER_S = 1.0  # after a write, for how long samples are handled at once: they show that a cut has been obeyed
 SHOW_S = 1.0  # how old the snapshot may become while no controller asks for reports
 _ANSWERS_MAX = 4096  # as in one report; the oldest are forgotten first
 
@@ -88,6 +89,7 @@ class Agent:
         self._workers = {worker.gpu: worker for worker in workers}
         self._clock = clock
         self._sample_interval_s, self._sample_at_s = sample_interval_s, clock()
+        self._calm_at_s = clock() + EAGER_S
         self._land_by_s: float | None = None
         self._mistake: Exception | None = None
         self._greeting = asyncio.Lock()
@@ -121,6 +123,7 @@ class Agent:
             self._perform(self._wrote(event) if isinstance(event, WriteDone) else self._sampled(event))
         at_s = self._clock()
         self._perform(self._guard.tick(at_s))
+        self._inbox.eager = at_s < self._calm_at_s
         if at_s >= self._sample_at_s:
             self._sample(at_s)
         if at_s - self.snapshot.report.node_time_s >= SHOW_S:
@@ -195,6 +198,7 @@ class Agent:
     # ---- what devices say ----
 
     def _wrote(self, done: WriteDone) -> list[Duty]:
+        self._calm_at_s = done.at_s + EAGER_S
         error, counts = done.error, self._counts[done.gpu]
         self._counts[done.gpu] = GpuCounts(
             counts.writes + 1,

@@ -147,13 +147,15 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
         A write is never given up: gRPC could not send a status after it. One that hangs ends with its connection, which
         keepalive watches; a newer stream of the controller does not wait for it.
         """
+        loop = asyncio.get_running_loop()
         while not stream.over:
             stream.news.clear()
-            await context.write(encode_report(self._agent.report()))
-            if not stream.over:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(interval_s):
-                        await stream.news.wait()
+            alarm = loop.call_later(interval_s, stream.news.set)
+            try:
+                await context.write(encode_report(self._agent.report()))
+                await stream.news.wait()
+            finally:
+                alarm.cancel()
 
 
 def _who(stream: _Stream) -> dict[str, str | int]:

@@ -107,9 +107,13 @@ class _State:
     def lived(self, at_s: float, idle_mw: int) -> "_State":
         """The state at at_s, with the energy up to there: busy for as long as the activity lasts, idle after it."""
         at_s = max(at_s, self.as_of_s)
+        return replace(self, as_of_s=at_s, energy_mj=self.energy_at_mj(at_s, idle_mw))
+
+    def energy_at_mj(self, at_s: float, idle_mw: int) -> float:
+        """The energy up to at_s, which is not before as_of_s."""
         busy_mj = self.curve.energy_mj(self.natural_mw, self.as_of_s, min(at_s, self.busy_until_s))
         idle_mj = self.curve.energy_mj(idle_mw, max(self.as_of_s, self.busy_until_s), at_s)
-        return replace(self, as_of_s=at_s, energy_mj=self.energy_mj + busy_mj + idle_mj)
+        return self.energy_mj + busy_mj + idle_mj
 
 
 class SimGpu:
@@ -123,6 +127,8 @@ class SimGpu:
         self._log = LimitLog(path)
         self.spec = _unpack_spec(store.header(_HEADER.size))
         self._energy_mj = 0  # the greatest that this handle has told
+        packed = store.read()
+        self._last = (packed, _State.unpacked(packed, self.spec.lag))
 
     @classmethod
     def create(cls, path: Path, spec: SimGpuSpec, at_s: float, limit_mw: int | None = None) -> "SimGpu":
@@ -199,7 +205,8 @@ class SimGpu:
         Raises DeviceLost.
         """
         state = self._healthy_state()
-        self._energy_mj = max(self._energy_mj, int(state.lived(at_s, self.spec.idle_mw).energy_mj))
+        energy_mj = state.energy_at_mj(max(at_s, state.as_of_s), self.spec.idle_mw)
+        self._energy_mj = max(self._energy_mj, int(energy_mj))
         return self._energy_mj
 
     # ---- what an engine does and feels ----
@@ -232,7 +239,14 @@ class SimGpu:
     # ---- inside ----
 
     def _state(self) -> _State:
-        return _State.unpacked(self._store.read(), self.spec.lag)
+        """The state now; unpacked only when it is another than last time, for a daemon reads it many times a second."""
+        packed = self._store.read()
+        last_packed, last = self._last
+        if packed == last_packed:
+            return last
+        state = _State.unpacked(packed, self.spec.lag)
+        self._last = (packed, state)
+        return state
 
     def _healthy_state(self) -> _State:
         state = self._state()
