@@ -265,10 +265,11 @@ class Control:
 
     def _on_role_asked(self, event: RoleAsked) -> list[Command]:
         try:
-            one = self.roles.get(event.instance)
             if event.role is None:
-                self.pins.pop(event.instance, None)
+                if self.pins.pop(event.instance, None) is None:
+                    self.roles.get(event.instance)
                 return [Answer(event.request, f"instance {event.instance}: no longer pinned to a role")]
+            one = self.roles.get(event.instance)
             orders: list[Command] = []
             if one.role is not event.role or not one.serves:
                 orders = [self.roles.order(event.instance, event.role, self.at_s)]

@@ -205,7 +205,7 @@ class Site:
             return
         ledger = self.control.ledger
         for name, domain in ledger.domains.items():
-            inside = [self.hosts[node] for node, book in ledger.nodes.items() if name in book.chain]
+            inside = [host for node, host in self.hosts.items() if name in ledger.nodes[node].chain]
             takes_mw = sum(device.most_mw for host in inside for device in host.devices.values())
             takes_mw += ledger.reserved_mw(name)
             assert takes_mw <= max(domain.budget_mw, self.most_mw[name]), (
