@@ -25,6 +25,7 @@ from rapidd.talk import Talk
 from rapidd.worker import Worker
 from tests.node.caller import DEADLINE_S, LONG_S, NODE, Call, enforce, greet
 from tests.node.rig import CEILING_MW, CONTROLLER, FALLBACK_MW, FLOOR_MW, GPUS, ScriptedMemory
+from tests.wait import wait_until
 
 
 class MemoryDevice:
@@ -72,6 +73,10 @@ class LiveNode:
 
     def limits_mw(self) -> tuple[int, ...]:
         return tuple(device.limit_mw for device in self.devices)
+
+    async def holds(self, limit_mw: int) -> None:
+        """Wait until every device holds this limit: a report counts it from the moment it is being written."""
+        await wait_until(lambda: set(self.limits_mw()) == {limit_mw}, DEADLINE_S, f"every limit at {limit_mw} mW")
 
 
 @asynccontextmanager

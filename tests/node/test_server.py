@@ -55,7 +55,7 @@ async def test_a_grant_is_set_read_back_and_answered_long_before_the_next_interv
     while len(answers) < len(GPUS):
         answers += (await next_report(call)).answers
     assert sorted((answer.gpu, answer.verdict) for answer in answers) == [(gpu, "applied") for gpu in GPUS]
-    assert node.limits_mw() == (600_000, 600_000)
+    await node.holds(600_000)
 
 
 async def test_reports_come_at_the_interval_asked_for(node: LiveNode) -> None:
@@ -80,7 +80,7 @@ async def test_a_renewal_holds_the_grant_longer(node: LiveNode) -> None:
     report = await report_with(call, 600_000)
     while report.lease_left_s < 20.0:
         report = await next_report(call)
-    assert node.limits_mw() == (600_000, 600_000)
+    await node.holds(600_000)
 
 
 async def test_a_doubled_batch_is_refused_and_changes_nothing(node: LiveNode) -> None:
@@ -93,7 +93,7 @@ async def test_a_doubled_batch_is_refused_and_changes_nothing(node: LiveNode) ->
     while not any(answer.verdict == "refused" for answer in answers):
         answers += (await next_report(call)).answers
     assert "seq 1 is not above seq 1" in answers[-1].detail
-    assert node.limits_mw() == (600_000, 600_000)
+    await node.holds(600_000)
 
 
 # ---- ways to begin wrong ----
