@@ -62,6 +62,7 @@ class Host:
             "address": '"127.0.0.1:0"',
             "level": '"info"',
             "gpus": '"all"',
+            "backend": '"sim"',
             **changes,
         }
         self.config.write_text(
@@ -73,7 +74,7 @@ class Host:
             fallback = {values["fallback"]}
             lease_max = {values["lease_max"]}
             [device]
-            backend = "sim"
+            backend = {values["backend"]}
             path = "gpus"
             gpus = {values["gpus"]}
             [listen]

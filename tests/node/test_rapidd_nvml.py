@@ -1,0 +1,112 @@
+"""rapidd on NVIDIA GPUs, from the configuration to the driver call: the unmodified binding on the fake library."""
+
+import ctypes
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rapid.core.cluster import GpuHealth, GrantAnswer
+from tests.fake_nvml import GPU_IS_LOST, NO_PERMISSION, FakeNvml, NoCompiler, build
+from tests.node.caller import DEADLINE_S, end_of, grants, greet, next_report
+from tests.node.daemon import Host
+from tests.wait import wait_for, wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(90)]
+
+
+class NvmlHost(Host):
+    """A host with two fake NVIDIA GPUs of 100..700 W, at 700 W, and a fallback of 500 W."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, gpus=0)
+        self.configure(backend='"nvml"')
+        self.nvml = FakeNvml(folder, gpus=2)
+        self.env = self.nvml.env(build(folder))
+        self.names = tuple(ctypes.string_at(gpu.uuid).decode() for gpu in self.nvml.gpus)
+
+    def limits_mw(self) -> tuple[int, ...]:
+        return tuple(gpu.enforced_mw for gpu in self.nvml.gpus)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[NvmlHost]:
+    try:
+        with NvmlHost(tmp_path) as host:
+            yield host
+    except NoCompiler as error:
+        pytest.skip(str(error))
+
+
+async def test_from_start_over_a_grant_to_the_way_out(host: NvmlHost) -> None:
+    assert host.limits_mw() == (700_000, 700_000)
+    daemon = host.start(env=host.env)
+    assert host.limits_mw() == (500_000, 500_000)
+    async with daemon.open_channel() as channel:
+        call = await greet(channel, interval_s=0.1)
+        await call.write(grants(1, 650_000, lease_s=60.0, incarnation=daemon.incarnation, gpus=host.names))
+        await wait_until(lambda: host.limits_mw() == (650_000, 650_000), DEADLINE_S, "granted limits")
+        report = await next_report(call)
+        while not all((gpu.limit_mw, gpu.requested_mw) == (650_000, 650_000) for gpu in report.gpus):
+            report = await next_report(call)
+        assert all(gpu.draw_mw is not None and gpu.energy_mj is not None for gpu in report.gpus)
+    assert daemon.stop() == 0
+    assert host.limits_mw() == (500_000, 500_000)
+    # The driver's own record: nothing but the fallback, the grant, and the landing.
+    assert {(entry.gpu, entry.asked_mw) for entry in host.nvml.record()} == {
+        (gpu, limit_mw) for gpu in host.names for limit_mw in (500_000, 650_000)
+    }
+
+
+async def test_a_grant_without_the_right_to_set_it_fails_and_says_what_is_missing(host: NvmlHost) -> None:
+    daemon = host.start(env=host.env)
+    host.nvml.gpus[0].set_fault = NO_PERMISSION
+    async with daemon.open_channel() as channel:
+        call = await greet(channel, interval_s=0.1)
+        await call.write(grants(1, 650_000, lease_s=60.0, incarnation=daemon.incarnation, gpus=host.names))
+        answers: dict[str, GrantAnswer] = {}
+        while len(answers) < 2:
+            answers |= {answer.gpu: answer for answer in (await next_report(call)).answers}
+    assert answers[host.names[0]].verdict == "failed"
+    assert "CAP_SYS_ADMIN" in answers[host.names[0]].detail
+    assert answers[host.names[1]].verdict == "applied"
+
+
+async def test_a_gpu_that_falls_off_the_bus_takes_no_other_with_it(host: NvmlHost) -> None:
+    daemon = host.start(env=host.env)
+    host.nvml.gpus[0].fault = GPU_IS_LOST
+    async with daemon.open_channel() as channel:
+        call = await greet(channel, interval_s=0.1)
+        report = await next_report(call)
+        while report.gpus[0].health is not GpuHealth.LOST:
+            report = await next_report(call)
+        await call.write(grants(1, 650_000, lease_s=1.0, incarnation=daemon.incarnation, gpus=host.names))
+        await wait_until(lambda: host.limits_mw()[1] == 650_000, DEADLINE_S, "the healthy one")
+        await wait_until(lambda: host.limits_mw()[1] == 500_000, DEADLINE_S, "the end of the lease")
+        call.cancel()
+
+
+async def test_a_driver_call_that_hangs_is_told_while_the_other_gpu_obeys(host: NvmlHost) -> None:
+    daemon = host.start(env=host.env)
+    host.nvml.gpus[0].delay_ms = 4_000
+    async with daemon.open_channel() as channel:
+        call = await greet(channel, interval_s=0.1)
+        await call.write(grants(1, 650_000, lease_s=60.0, incarnation=daemon.incarnation, gpus=host.names))
+        await wait_until(lambda: host.limits_mw()[1] == 650_000, DEADLINE_S, "the other GPU")
+        report = await next_report(call)
+        while "has not answered for" not in report.gpus[0].problem:
+            report = await next_report(call)
+        assert report.gpus[0].health is GpuHealth.LOST
+        assert report.gpus[1].health is GpuHealth.OK
+        host.nvml.gpus[0].delay_ms = 0
+        await wait_until(lambda: host.limits_mw() == (650_000, 650_000), DEADLINE_S, "the driver came back")
+        daemon.process.terminate()
+        await end_of(call)
+    wait_for(lambda: daemon.process.poll() == 0, DEADLINE_S, "the end")
+
+
+def test_a_driver_that_does_not_start_ends_with_3(host: NvmlHost) -> None:
+    host.nvml.fail_init(9)  # NVML_ERROR_DRIVER_NOT_LOADED
+    process = host.launch(env=host.env)
+    assert process.wait(DEADLINE_S) == 3
+    assert "driver is not loaded" in host.log.read_text()
