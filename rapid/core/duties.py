@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class GuardedGpu:
-    """A GPU at start. limit_mw None: it could not be read, and counts as the ceiling."""
+    """A GPU at start. limit_mw None: it could not be read; it is shown at its ceiling, and goes to its floor."""
 
     gpu: str
     index: int

@@ -1,7 +1,7 @@
 """The node's side of the grant protocol: which limit must be in force on each GPU now.
 
     guard = Guard(node=..., incarnation=..., gpus=..., memory=...)
-    perform(guard.begin(now))            # every GPU goes to min(limit in force, fallback)
+    perform(guard.begin(now))            # no GPU stays above its fallback
     ... on a message:  perform(guard.grant(batch, now))
     ... on a write:    perform(guard.wrote(gpu, asked_mw, limit_mw, problem, health, now))
     ... on a sample:   perform(guard.sampled(gpu, ...))
@@ -104,8 +104,11 @@ class Guard:
         self._answers = deque(maxlen=_MAX_ANSWERS)
         self._gpus = {}
         for spec in self.gpus:
-            limit_mw = spec.ceiling_mw if spec.limit_mw is None else spec.limit_mw
-            self._gpus[spec.gpu] = _Gpu(spec, limit_mw, 0.0, min(limit_mw, spec.fallback_mw))
+            if spec.limit_mw is None:
+                # It may be anything: show the most that it could be, and go to what is no raise in any case.
+                self._gpus[spec.gpu] = _Gpu(spec, spec.ceiling_mw, 0.0, spec.floor_mw)
+            else:
+                self._gpus[spec.gpu] = _Gpu(spec, spec.limit_mw, 0.0, min(spec.limit_mw, spec.fallback_mw))
 
     # ---- start and stop ----
 
@@ -115,8 +118,8 @@ class Guard:
         return all(gpu.landed for gpu in self._gpus.values())
 
     def begin(self, at_s: float) -> list[Duty]:
-        """Bring every GPU to min(limit in force, fallback). A GPU that is there already is written once all the same:
-        that a write works is found out now, not in an emergency."""
+        """Bring every GPU to min(limit in force, fallback), or to its floor if that limit cannot be read. A GPU that is
+        there already is written once all the same: that a write works is found out now, not in an emergency."""
         duties: list[Duty] = []
         for gpu in self._gpus.values():
             gpu.limit_since_s = at_s

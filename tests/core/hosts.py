@@ -222,6 +222,12 @@ class Host:
         ill = "" if one.health is GpuHealth.OK else f", {one.health.value}: {one.problem}"
         return f"{watts(one.limit_mw)} of {watts(one.grant_mw)}{' void' if one.void else ''}{ill}"
 
+    @property
+    def most_mw(self) -> int:
+        """What all its GPUs take at worst: now, or when they come back up by themselves to a grant in force."""
+        grants_mw = {gpu: 0 if one.void else one.grant_mw for gpu, one in self.guard._gpus.items()}
+        return sum(max(device.most_mw, grants_mw[gpu]) for gpu, device in self.devices.items())
+
     def limit_mw(self, gpu: str = "g0") -> int:
         return self.devices[gpu].limit_mw
 

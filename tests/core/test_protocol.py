@@ -119,8 +119,18 @@ class ComesBackUp(Guard):
         return replace(report, gpus=tuple(replace(gpu, void=True) for gpu in report.gpus))
 
 
+class StartsAtItsFallback(Guard):
+    """Bug: at start a limit that cannot be read goes to its fallback, though it may have been lower."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for gpu in self._gpus.values():
+            if gpu.spec.limit_mw is None:
+                gpu.grant_mw = gpu.spec.fallback_mw
+
+
 LEDGER_BUGS = [BooksTheReadBack, TakesAnyReportAsAck, BelievesACutAtOnce, CountsARaiseWhenHeard, TakesOldReports]
-GUARD_BUGS = [AnyIncarnation, AnySeq, AnyEpoch, ComesBackUp]
+GUARD_BUGS = [AnyIncarnation, AnySeq, AnyEpoch, ComesBackUp, StartsAtItsFallback]
 
 
 @pytest.mark.parametrize("bug", LEDGER_BUGS)

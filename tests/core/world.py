@@ -116,7 +116,7 @@ class World:
             acts += [("deliver up", lambda: self.deliver_up(at_up, dice.choice(self.controllers)))] * 4
         if dice.random() < 0.06:
             acts.append(("foreign cut", lambda: device.enforce(min(device.limit, FLOOR), self.now)))
-            acts.append(("restart node", lambda: self.restart_node(node)))
+            acts.append(("restart node", lambda: self.restart_node(node, unread=dice.random() < 0.3)))
             acts.append(("controller with journal", lambda: self.restart_controller(controller)))
             acts.append(("controller without journal", lambda: self.second_controller()))
         return acts
@@ -220,10 +220,11 @@ class World:
             findings = controller.ledger.hear(self.up[at], self.now)
             controller.deposed = any(finding.deposed for finding in findings)
 
-    def restart_node(self, node: Node) -> None:
-        """SIGKILL and start: the driver keeps its limits, a write that was begun may or may not have happened."""
+    def restart_node(self, node: Node, *, unread: bool) -> None:
+        """SIGKILL and start: the driver keeps its limits, a write that was begun may or may not have happened. At first
+        the driver may not even say which limits are in force."""
         node.writes.clear()
-        node.guard = self._new_guard(node.name, node.devices, node.disk)
+        node.guard = self._new_guard(node.name, node.devices, node.disk, unread=unread)
         self._perform(node, node.guard.begin(self.now))
 
     def restart_controller(self, controller: Controller) -> None:
@@ -270,10 +271,10 @@ class World:
 
     # ---- helpers ----
 
-    def _new_guard(self, name: str, devices: dict[str, Device], memory: GuardMemory) -> Guard:
+    def _new_guard(self, name: str, devices: dict[str, Device], memory: GuardMemory, *, unread: bool = False) -> Guard:
         self._lives += 1
         gpus = [
-            GuardedGpu(gpu, index, FLOOR, CEILING, FALLBACK, device.limit)
+            GuardedGpu(gpu, index, FLOOR, CEILING, FALLBACK, None if unread else device.limit)
             for index, (gpu, device) in enumerate(devices.items())
         ]
         return self._guard_class(node=name, incarnation=f"{name}{self._lives}", gpus=gpus, memory=memory)
