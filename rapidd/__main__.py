@@ -28,6 +28,7 @@ from rapidd.reload import reload
 from rapidd.server import NodeService, serving_node
 from rapidd.start import Node, begin, choose_devices
 from rapidd.state import State
+from rapidd.streams import first_of
 
 CONFIG = Path("/etc/rapid/rapidd.toml")
 READY_WAIT_S = 10.0  # then the controller is served all the same, and hears which GPU is in the way
@@ -64,7 +65,7 @@ async def run(config: NodeConfig, path: Path) -> int:
                 enforcing = tasks.create_task(node.agent.run(_petting(notifier, clock)))
                 async with contextlib.AsyncExitStack() as stack:
                     stack.callback(node.agent.stop)
-                    await _wait_until_landed(node.agent, logger)
+                    await _until_landed(node.agent, asked, logger)
                     server = await serve(stack, node, config, state, logger)
                     announcing = tasks.create_task(_announce(node.agent, server, notifier, logger))
                     stack.callback(announcing.cancel)
@@ -131,10 +132,11 @@ async def _until_stop(asked: Asked, config: NodeConfig, path: Path, logger: Filt
     logger.info("stopping", signal=asked.stop.name)
 
 
-async def _wait_until_landed(agent: Agent, logger: FilteringBoundLogger) -> None:
+async def _until_landed(agent: Agent, asked: Asked, logger: FilteringBoundLogger) -> None:
+    """Until every GPU is at its fallback; a signal ends the wait, and so does time."""
     try:
         async with asyncio.timeout(READY_WAIT_S):
-            await agent.ready.wait()
+            await first_of(agent.ready.wait(), asked.something.wait())
     except TimeoutError:
         waiting = [gpu.gpu for gpu in agent.snapshot.report.gpus if gpu.limit_mw > gpu.fallback_mw]
         logger.error("not ready", detail=f"above the fallback for {READY_WAIT_S:g} s: {', '.join(waiting)}")

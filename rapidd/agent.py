@@ -21,7 +21,7 @@ from rapidd.worker import Sampled, WriteDone
 
 TURN_S = 0.1  # the longest pause between two looks at the lease
 STUCK_S = 2.0  # assumed: a driver call that takes longer hangs
-FIRST_READ_S = 5.0  # at start, how long to wait for a driver to say which limits are in force
+FIRST_READ_S = 2.0  # at start, how long the others wait for a driver that does not say which limit is in force
 LAND_S = 3.0  # on the way out, how long to wait until every GPU has read back its fallback
 EAGER_S = 1.0  # after a write, for how long samples are handled at once: they show that a cut has been obeyed
 SHOW_S = 1.0  # how old the snapshot may become while no controller asks for reports

@@ -26,7 +26,7 @@ class _Done(Exception):
     """One of several works has come to its end."""
 
 
-async def first_of(*works: Coroutine[Any, Any, None]) -> None:
+async def first_of(*works: Coroutine[Any, Any, object]) -> None:
     """Run them side by side until one returns or raises, which this then does too; the others are cancelled."""
     try:
         async with asyncio.TaskGroup() as group:
@@ -37,7 +37,7 @@ async def first_of(*works: Coroutine[Any, Any, None]) -> None:
             raise ends.exceptions[0] from None
 
 
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+async def _to_its_end(work: Coroutine[Any, Any, object]) -> None:
     await work
     raise _Done
 

@@ -22,7 +22,7 @@ def open_backend(kind: str, *, sim_dir: Path | None = None, clock: Callable[[], 
         from rapidd.device.sim import SimBackend
 
         if sim_dir is None:
-            raise ConfigInvalid("device.sim_dir", 'is needed with backend "sim": the folder of its *.gpu files')
+            raise ConfigInvalid("device.path", 'is needed with backend "sim": the folder of its *.gpu files')
         assert clock is not None
         return SimBackend(sim_dir, clock)
     raise ConfigInvalid("device.backend", f"no backend named {kind!r} (known: nvml, sim)")

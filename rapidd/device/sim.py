@@ -27,7 +27,7 @@ class SimBackend:
     def __init__(self, folder: Path, clock: Callable[[], float], *, noise: float = SENSOR_NOISE) -> None:
         paths = sorted(folder.glob("*.gpu"))
         if not paths:
-            raise ConfigInvalid("device.sim_dir", f"{folder} holds no *.gpu file; rapidctl demo makes such a folder")
+            raise ConfigInvalid("device.path", f"{folder} holds no *.gpu file; rapidctl sim-gpus makes such a folder")
         devices: list[SimDevice] = []
         faults: list[DeviceError] = []
         self._open = ExitStack()

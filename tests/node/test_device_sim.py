@@ -93,16 +93,14 @@ def test_a_folder_without_gpus_is_a_config_error(tmp_path: Path, name: str) -> N
         open_backend("sim", sim_dir=tmp_path / name, clock=Clock())
     folder = tmp_path / name
     assert str(caught.value) == (
-        f"config key device.sim_dir: {folder} holds no *.gpu file; rapidctl demo makes such a folder"
+        f"config key device.path: {folder} holds no *.gpu file; rapidctl sim-gpus makes such a folder"
     )
 
 
 def test_a_simulated_backend_without_a_folder_is_a_config_error() -> None:
     with pytest.raises(ConfigInvalid) as caught:
         open_backend("sim", clock=Clock())
-    assert str(caught.value) == (
-        'config key device.sim_dir: is needed with backend "sim": the folder of its *.gpu files'
-    )
+    assert str(caught.value) == ('config key device.path: is needed with backend "sim": the folder of its *.gpu files')
 
 
 def test_the_chosen_backend_is_opened(tmp_path: Path) -> None:

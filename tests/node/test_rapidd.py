@@ -60,6 +60,24 @@ def test_a_daemon_that_may_not_set_limits_is_not_ready_until_it_may(host: Host) 
     assert process.poll() is None
 
 
+def test_sigterm_ends_a_start_that_waits_for_a_gpu(host: Host) -> None:
+    host.gpus[1].set_faults(Faults(denied=True), 0.0)
+    process = host.launch()
+    wait_for(lambda: host.logged("limit not in force"), DEADLINE_S, "the problem in the log")
+    process.terminate()
+    assert process.wait(DEADLINE_S) == 1  # one GPU is still above its fallback
+    assert host.logged("stopped above the fallback")
+    assert "READY=1" not in host.heard()
+
+
+def test_an_empty_folder_of_gpus_ends_with_2_and_says_how_to_fill_it(host: Host) -> None:
+    for file in (host.folder / "gpus").iterdir():
+        file.unlink()
+    code, line = host.refused()
+    assert code == 2
+    assert line.startswith(f"rapidd: config key device.path: {host.folder}/gpus holds no *.gpu file")
+
+
 def test_a_second_daemon_is_refused_and_the_first_goes_on(host: Host) -> None:
     daemon = host.start()
     code, line = host.refused()

@@ -9,6 +9,7 @@ import grpc
 import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from rapid.core.cluster import GrantAnswer, Greeting
 from rapid.core.errors import DeviceLost
@@ -261,10 +262,21 @@ async def test_a_lost_gpu_is_in_the_next_report_and_the_other_goes_on(node: Live
     assert node.devices[0].limit_mw == FALLBACK_MW
 
 
-async def test_health_and_reflection_are_there(node: LiveNode) -> None:
+async def test_reflection_names_the_services(node: LiveNode) -> None:
+    reflection: Any = reflection_pb2_grpc.ServerReflectionStub(node.channel)
+    call = reflection.ServerReflectionInfo(timeout=DEADLINE_S)
+    await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+    services = {service.name for service in (await call.read()).list_services_response.service}
+    assert {"rapid.v1.NodeService", "grpc.health.v1.Health"} <= services
+    # What engines may call is served on their socket alone, and what a controller may call is not served there.
+    assert "rapid.v1.LoadService" not in services
+    await call.done_writing()
+
+
+async def test_health_says_not_serving_until_told_otherwise(node: LiveNode) -> None:
     checker: Any = health_pb2_grpc.HealthStub(node.channel)
     answer = await checker.Check(health_pb2.HealthCheckRequest(service="rapid.v1.NodeService"), timeout=DEADLINE_S)
-    assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING  # nobody has said that it is ready
+    assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 async def test_many_streams_at_once_leave_one(node: LiveNode) -> None:
