@@ -190,6 +190,12 @@ class Site:
         self.engines[instance] = Engine(said, role)
         return self.step(EngineCame(self.now, said))
 
+    def attach_again(self, instance: str) -> list[str]:
+        """An engine says hello as it stands, in the middle of a change perhaps."""
+        engine = self.engines[instance]
+        engine.said = replace(engine.said, role=engine.role, phase=engine.phase, mark=engine.mark)
+        return self.step(EngineCame(self.now, engine.said))
+
     def moved(self, instance: str, phase: Phase, *, error: str = "") -> list[str]:
         """An engine has come to the next phase of its change."""
         return self.step(EngineMoved(self.now, self.engines[instance].step(phase, error=error)))
