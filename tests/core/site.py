@@ -269,6 +269,15 @@ def two_hosts(policy: str = "uniform", *, control: type[Control] = Control, **mo
     return Site(settings, [_host(specs[0], "g"), _host(specs[1], "h")], control)
 
 
+def tree_of_hosts(policy: str = "uniform", *, control: type[Control] = Control) -> Site:
+    """Three hosts of two GPUs, 100..700 W and back to 300 W: two share a rack of 1,500 W, in a room of 2,300 W."""
+    places = {"n1": "rack", "n2": "rack", "n3": "room"}
+    domains = (Domain("room", 2_300 * W, 100 * W), Domain("rack", 1_500 * W, 50 * W, "room"))
+    specs = tuple(NodeSpec(name, place, 2, 100 * W, 700 * W, 300 * W) for name, place in places.items())
+    hosts = [_host(spec, letter) for spec, letter in zip(specs, "ghi", strict=True)]
+    return Site(Settings(domains, specs, policy=policy), hosts, control)
+
+
 def _host(spec: NodeSpec, letter: str) -> Host:
     host = Host(
         {f"{letter}{index}": spec.fallback_mw for index in range(spec.gpus)},
