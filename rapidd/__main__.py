@@ -20,6 +20,7 @@ from rapid.config import NodeConfig, load_node_config
 from rapid.core.errors import ConfigInvalid, DeviceError, RapidError, Unreachable, UsageError
 from rapid.notify import Notifier
 from rapid.rpc import RpcServer
+from rapid.streams import first_of
 from rapidd.agent import Agent
 from rapidd.device.open import open_backend
 from rapidd.load.push import LoadService, serving_load
@@ -28,7 +29,6 @@ from rapidd.reload import reload
 from rapidd.server import NodeService, serving_node
 from rapidd.start import Node, begin, choose_devices
 from rapidd.state import State
-from rapidd.streams import first_of
 
 CONFIG = Path("/etc/rapid/rapidd.toml")
 READY_WAIT_S = 10.0  # then the controller is served all the same, and hears which GPU is in the way

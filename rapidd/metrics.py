@@ -1,24 +1,14 @@
 """/metrics on loopback, for Prometheus: one page per scrape, made from one snapshot of the node."""
 
-import contextlib
-import socket
-import socketserver
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from http import HTTPStatus
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
-from wsgiref.types import StartResponse, WSGIEnvironment
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 
-from prometheus_client import exposition
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from rapid import __version__
+from rapid import __version__, scrape
 from rapid.core.cluster import GpuHealth, GpuReport
-from rapid.core.errors import ConfigInvalid
 from rapidd.agent import GpuCounts, Snapshot
-
-REQUEST_TIMEOUT_S = 2.0  # requests are answered one after the other, so none may dawdle
 
 
 class NodeCollector(Collector):
@@ -87,58 +77,11 @@ def _labels(gpu: GpuReport) -> tuple[str, str]:
     return gpu.gpu, str(gpu.index)
 
 
-@contextlib.contextmanager
-def serving_metrics(address: str, look: Callable[[], Snapshot], key: str) -> Iterator[str]:
+def serving_metrics(address: str, look: Callable[[], Snapshot], key: str) -> AbstractContextManager[str]:
     """Serve http://address/metrics on a thread while this lasts; yields the address with the port that was bound.
 
     `look` is called on that thread. Raises ConfigInvalid, naming the key, for an address that cannot be used.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(NodeCollector(look))
-    page = exposition.make_wsgi_app(registry)
-
-    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if environ["PATH_INFO"] != "/metrics":
-            start_response(f"{HTTPStatus.NOT_FOUND.value} Not Found", [("Content-Type", "text/plain")])
-            return [b"metrics are at /metrics\n"]
-        text: Iterable[bytes] = page(environ, start_response)
-        return text
-
-    host, _, port = address.rpartition(":")
-    try:
-        server = (_Server6 if host.startswith("[") else _Server)((host.strip("[]"), int(port)), _Request)
-    except OSError as error:
-        raise ConfigInvalid(key, f"cannot listen on {address}: {error.strerror}") from error
-    with server:
-        server.set_app(answer)
-        thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
-        thread.start()
-        try:
-            yield f"{host}:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join(REQUEST_TIMEOUT_S)
-
-
-class _Server(WSGIServer):
-    """One request at a time; callers beyond the kernel's backlog are refused."""
-
-    def server_bind(self) -> None:
-        # The standard one looks the host's name up, and a name server that is down would hold up the start.
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.socket.getsockname()[:2]
-        self.setup_environ()
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A caller that hung up or dawdled concerns nobody."""
-
-
-class _Server6(_Server):
-    address_family = socket.AF_INET6
-
-
-class _Request(WSGIRequestHandler):
-    timeout = REQUEST_TIMEOUT_S
-
-    def log_message(self, format: str, *args: object) -> None:
-        """A scrape every few seconds is no news."""
+    return scrape.serving(address, registry, key)

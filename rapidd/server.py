@@ -13,11 +13,11 @@ from structlog.typing import FilteringBoundLogger
 from rapid.core.cluster import GrantBatch, Greeting, Renewal
 from rapid.core.errors import RapidError, Stale, WireInvalid
 from rapid.rpc import RpcServer, start_server
+from rapid.streams import Ended, read, told
 from rapid.tls import TlsConfig
 from rapid.v1 import node_pb2, node_pb2_grpc
 from rapid.wire.node import Greeted, NodeDescription, decode_enforce, encode_description, encode_report
 from rapidd.agent import Agent
-from rapidd.streams import Ended, read, told
 
 GREETING_TIMEOUT_S = 10.0  # from the start of the call to its first message
 SERVICE = node_pb2.DESCRIPTOR.services_by_name["NodeService"].full_name
@@ -73,7 +73,7 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
 
     def stop(self) -> None:
         """End the stream, and refuse to begin another."""
-        self._stopping = Ended(grpc.StatusCode.UNAVAILABLE, f"node {self._node}: the daemon stops")
+        self._stopping = Ended(f"node {self._node}: the daemon stops")
         if self._stream is not None:
             self._stream.end(self._stopping)
 
@@ -102,7 +102,7 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
                 f"node {self._node}: epoch {greeting.epoch} is not taken, it cannot be kept in the state folder: {why}"
             )
             self._log.error("greeting refused", detail=text)
-            raise Ended(grpc.StatusCode.UNAVAILABLE, text) from error
+            raise Ended(text) from error
 
     @contextlib.contextmanager
     def _leading(self, greeting: Greeting, news: asyncio.Event) -> Iterator[_Stream]:
@@ -121,7 +121,7 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
     def _superseded(self, old: Greeting, new: Greeting) -> RapidError:
         if old.controller_id == new.controller_id:
             text = f"node {self._node}: a newer stream of controller {new.controller_id} took over"
-            return Ended(grpc.StatusCode.ABORTED, text)
+            return Ended(text, grpc.StatusCode.ABORTED)
         return Stale(f"node {self._node}: epoch {old.epoch} is lower than epoch {new.epoch}, which it has seen")
 
     async def _hear(self, context: Context, stream: _Stream) -> None:

@@ -12,15 +12,16 @@ import grpc
 import msgspec
 from structlog.typing import FilteringBoundLogger
 
-from rapid import __version__
+from rapid import __version__, scrape
 from rapid.clock import Clock
 from rapid.config import ControllerConfig
 from rapid.core.control import Control
 from rapid.core.errors import Refused
 from rapid.notify import Notifier
 from rapid.rpc import RpcServer, start_server
+from rapid.streams import first_of
 from rapid.v1 import controller_pb2, controller_pb2_grpc, engine_pb2, engine_pb2_grpc
-from rapidctl.controller import codec, scrape
+from rapidctl.controller import codec
 from rapidctl.controller.damage import judging, way_out
 from rapidctl.controller.engines import EngineService
 from rapidctl.controller.hands import Hands
@@ -32,7 +33,6 @@ from rapidctl.controller.nodes import NodeLink, Nodes, Timing
 from rapidctl.controller.recover import Recovered, recover
 from rapidctl.controller.server import ControllerService
 from rapidctl.controller.store import JournalFile, Life
-from rapidctl.controller.streams import first_of
 
 QUEUE_MAX = 4096  # events that wait for the loop
 LIFE_MAX_BYTES = 256 * 2**20  # a life of the journal ends at this size, or at journal.keep_entries

@@ -2,26 +2,24 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
-from typing import Any, TypeVar, cast
+from collections.abc import AsyncIterable, Callable, Iterator
 
 import grpc
 
 from rapid.core.cluster import EngineHello, RoleProgress
 from rapid.core.commands import CancelRole, OrderRole, RefuseEngine
-from rapid.core.errors import EngineTaken, RapidError, Unreachable, WireInvalid
+from rapid.core.errors import RapidError, Unreachable, WireInvalid
 from rapid.core.events import EngineCame, EngineGone, EngineLoaded, EngineMoved
-from rapid.rpc import Context, abort
+from rapid.rpc import Context
+from rapid.streams import Ended, first_of, read, told
 from rapid.v1 import engine_pb2, engine_pb2_grpc
 from rapid.wire.engine import EngineLoad, Goodbye, Welcome, decode_attach, encode_cancel, encode_order, encode_welcome
 from rapid.wire.errors import error_named
 from rapidctl.controller.inbox import Inbox
-from rapidctl.controller.streams import Ended, Outbox, first_of
+from rapidctl.controller.outbox import Outbox
 
 OUTBOX_MAX = 16  # orders to one engine that wait; the core gives one at a time
 MISSED_LOADS = 5  # loads that may fail to come, beside a round trip, before a stream counts as dead
-
-Request = TypeVar("Request")
 
 
 class _Stream:
@@ -48,7 +46,7 @@ class EngineService(engine_pb2_grpc.EngineControlServicer):
     async def Attach(  # type: ignore[override]
         self, requests: AsyncIterable[engine_pb2.AttachRequest], context: Context
     ) -> None:
-        async with _told(context):
+        async with told(context):
             hello = await self._first(context)
             with self._attaching(hello) as stream:
                 await self._introduce(hello, stream)
@@ -75,7 +73,7 @@ class EngineService(engine_pb2_grpc.EngineControlServicer):
     async def _first(self, context: Context) -> EngineHello:
         try:
             async with asyncio.timeout(self._rpc_timeout_s):
-                request = await _read(context)
+                request = await read(context)
         except TimeoutError:
             raise WireInvalid("hello", f"missing; nothing came within {self._rpc_timeout_s:g} s") from None
         if request is None:
@@ -115,7 +113,7 @@ class EngineService(engine_pb2_grpc.EngineControlServicer):
         while True:
             try:
                 async with asyncio.timeout(self._silence_s):
-                    request = await _read(context)
+                    request = await read(context)
             except TimeoutError:
                 text = f"instance {hello.instance}: no load came for {self._silence_s:g} s"
                 raise Unreachable(text) from None
@@ -140,24 +138,3 @@ class EngineService(engine_pb2_grpc.EngineControlServicer):
                     await context.write(message)
             except TimeoutError:
                 raise Unreachable(f"the engine took no message for {self._rpc_timeout_s:g} s") from None
-
-
-@contextlib.asynccontextmanager
-async def _told(context: Context) -> AsyncIterator[None]:
-    """Tell the engine every RapidError that comes out of the block, with the status of the RPC's table."""
-    try:
-        yield
-    except EngineTaken as error:
-        await abort(context, error, grpc.StatusCode.ALREADY_EXISTS)
-    except Ended as error:
-        await abort(context, error, error.code or grpc.StatusCode.UNAVAILABLE)
-    except RapidError as error:
-        await abort(context, error)
-    except grpc.aio.InternalError:
-        pass  # The engine has gone in the middle of a message, and with it the one who could be told.
-
-
-async def _read(context: grpc.aio.ServicerContext[Request, Any]) -> Request | None:
-    """The engine's next message; None when it has no more to say."""
-    request = cast(object, await context.read())  # the stubs do not say that it may be EOF
-    return None if request is grpc.aio.EOF else cast(Request, request)

@@ -12,13 +12,14 @@ from rapid.core.cluster import GrantBatch, Greeting, Renewal
 from rapid.core.errors import RapidError, Stale, Unreachable
 from rapid.core.events import NodeGone
 from rapid.rpc import open_channel
+from rapid.streams import Ended, first_of
 from rapid.tls import TlsConfig
 from rapid.v1 import node_pb2
 from rapid.v1.node_pb2_grpc import NodeServiceStub
 from rapid.wire.errors import error_of
 from rapid.wire.node import decode_report, encode_grants, encode_greeting, encode_renewal
 from rapidctl.controller.inbox import Inbox
-from rapidctl.controller.streams import Ended, Outbox, first_of
+from rapidctl.controller.outbox import Outbox
 
 OUTBOX_MAX = 32  # messages to one node that wait; a node that takes none for so long is dropped and dialled again
 BACKOFF_S = (0.1, 2.0)  # the first pause before dialling again, doubled up to the second

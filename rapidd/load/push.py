@@ -12,10 +12,10 @@ import grpc.aio
 from rapid.core.cluster import PhaseLoad
 from rapid.core.errors import ConfigInvalid, Refused, WireInvalid
 from rapid.rpc import RpcServer, start_server
+from rapid.streams import Ended, first_of, read, told
 from rapid.tls import UNIX
 from rapid.v1 import load_pb2, load_pb2_grpc
 from rapid.wire.common import decode_push
-from rapidd.streams import Ended, first_of, read, told
 
 SILENT_S = 60.0  # a stream that has brought nothing for so long is closed
 FOLDER_MODE = 0o750  # a Unix socket does not say who calls, so the folder says who may
@@ -79,7 +79,7 @@ class LoadService(load_pb2_grpc.LoadServiceServicer):
 
     async def _until_stopped(self) -> None:
         await self._stopping.wait()
-        raise Ended(grpc.StatusCode.UNAVAILABLE, "the daemon stops")
+        raise Ended("the daemon stops")
 
     async def _take_all(self, context: Context, taken: load_pb2.PushResponse) -> None:
         while (request := await _next(context)) is not None:
@@ -87,7 +87,7 @@ class LoadService(load_pb2_grpc.LoadServiceServicer):
             try:
                 self._loads.take(load, self._clock())
             except Refused as full:
-                raise Ended(grpc.StatusCode.RESOURCE_EXHAUSTED, str(full)) from full
+                raise Ended(str(full), grpc.StatusCode.RESOURCE_EXHAUSTED) from full
             taken.taken += 1
 
 
@@ -97,7 +97,7 @@ async def _next(context: Context) -> load_pb2.PushRequest | None:
             return await read(context)
     except TimeoutError:
         text = f"nothing was pushed for {SILENT_S:g} s; push a few times a second"
-        raise Ended(grpc.StatusCode.UNAVAILABLE, text) from None
+        raise Ended(text) from None
 
 
 @contextlib.asynccontextmanager

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from rapid.core.errors import Unreachable
-from rapidctl.controller.streams import Ended, Outbox, first_of
+from rapid.streams import Ended, first_of
+from rapidctl.controller.outbox import Outbox
 
 
 async def test_messages_come_out_in_order() -> None:

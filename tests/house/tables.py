@@ -14,7 +14,7 @@ ERRORS = "rapid.core.errors"
 NOUNS = ("rapid.core.cluster", ERRORS)
 SHAPES = (*NOUNS, "rapid.core.settings", "rapid.core.status")
 SHELL = ("rapid.v1", "rapid.wire", "rapid.clock", "rapid.log", "rapid.rpc", "rapid.tls")
-DAEMON = (*SHELL, "rapid.config", "rapid.notify")
+DAEMON = (*SHELL, "rapid.config", "rapid.notify", "rapid.scrape", "rapid.streams")
 SERVER = ("google", "grpc", "grpc_health", "grpc_reflection", "grpc_status", "prometheus_client", "structlog")
 
 
@@ -38,6 +38,8 @@ AREAS = (
     Area("rapid.tls", (ERRORS,), ("grpc",)),
     Area("rapid.rpc", (ERRORS, "rapid.tls", "rapid.wire"), ("google", "grpc", "grpc_health", "grpc_reflection")),
     Area("rapid.log", (ERRORS,), ("structlog",)),
+    Area("rapid.streams", (ERRORS, "rapid.rpc"), ("grpc",)),
+    Area("rapid.scrape", (ERRORS,), ("prometheus_client",)),
     Area("rapid.notify", (ERRORS,)),
     Area("rapid.clock", (ERRORS,)),
     Area("rapidd", (*NOUNS, "rapid.core.guard", *DAEMON), (*SERVER, "click", "msgspec", "psutil")),

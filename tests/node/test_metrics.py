@@ -124,4 +124,4 @@ def test_a_port_that_is_taken_names_the_key() -> None:
         serving_metrics(address, lambda: SNAPSHOT, KEY),
     ):
         pass
-    assert str(caught.value) == f"config key {KEY}: cannot listen on {address}: Address already in use"
+    assert str(caught.value) == f"config key {KEY}: cannot listen on {address}: address already in use"

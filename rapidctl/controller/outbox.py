@@ -1,27 +1,13 @@
-"""What every long-lived stream of the controller needs: a bounded outbox, and an end with a reason."""
+"""What waits to be sent on a stream: bounded, and with an end that has a reason."""
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine
-from typing import Any, Generic, TypeVar
-
-import grpc
+from typing import Generic, TypeVar
 
 from rapid.core.errors import RapidError
+from rapid.streams import Ended
 
 Message = TypeVar("Message")
-
-
-class Ended(RapidError):
-    """The stream is over, for a reason that may have a status code of its own in the RPC's table."""
-
-    def __init__(self, text: str, code: grpc.StatusCode | None = None) -> None:
-        super().__init__(text)
-        self.code = code
-
-
-class _Done(Exception):
-    """One of several works has come to its end."""
 
 
 class Outbox(Generic[Message]):
@@ -57,19 +43,3 @@ class Outbox(Generic[Message]):
                 return self._messages.popleft()[0]
             self._news.clear()
             await self._news.wait()
-
-
-async def first_of(*works: Coroutine[Any, Any, None]) -> None:
-    """Run them side by side until one returns or raises, which this then does too; the others are cancelled."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            for work in works:
-                group.create_task(_to_its_end(work))
-    except ExceptionGroup as ends:
-        if not isinstance(ends.exceptions[0], _Done):
-            raise ends.exceptions[0] from None
-
-
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    await work
-    raise _Done

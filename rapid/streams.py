@@ -1,4 +1,4 @@
-"""How a streaming call ends: by itself, by a refusal, or because the daemon stops."""
+"""How a streaming call goes on and ends: by itself, by a refusal, or because its server stops."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ Request = TypeVar("Request")
 class Ended(RapidError):
     """The call is over for a reason that has a status code of its own in the RPC's table."""
 
-    def __init__(self, code: grpc.StatusCode, text: str) -> None:
+    def __init__(self, text: str, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> None:
         super().__init__(text)
         self.code = code
 
