@@ -59,7 +59,7 @@ lock: setup ## choose newer versions and pin them, with hashes, in requirements/
 
 .PHONY: bench
 bench: setup ## run every benchmark
-	@for script in bench/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in bench/[a-z]*.py; do echo "== $$script"; $(BIN)/python -m bench.$$(basename $$script .py) || exit 1; done
 
 .PHONY: apt
 apt: ## the Debian packages that tests use, when root

@@ -1,6 +1,6 @@
 """What policy `rapid` gains over uniform limits in the demo: whole runs in real time, several seeds, medians.
 
-    .venv/bin/python bench/demo.py [--seconds 60] [--seeds 3] [--policy rapid]
+    .venv/bin/python -m bench.demo [--seconds 60] [--seeds 3] [--policy rapid]
 
 A seed casts the small differences between the GPUs of a host; both hosts have the same ones and the same requests.
 """

@@ -11,8 +11,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from control_tick import INTERVAL_S, Bench
-
+from bench.control_tick import INTERVAL_S, Bench
 from rapid.core.control import Control
 from rapid.core.events import Event, NodeHeard, Started, Ticked
 from rapidctl.controller import codec
