@@ -181,9 +181,9 @@ def show(cost: Cost, latencies_ms: list[float], seconds: float) -> int:
         ),
     )
     print(
-        f"rapidd with {GPUS} simulated GPUs, samples every {SAMPLE_S * 1e3:g} ms, {cost.reports_per_s:.1f} reports/s and "
-        f"{1 / RENEW_S:g} renewals/s, over {seconds:g} s; then {len(latencies_ms)} grants to all GPUs, one after the "
-        f"other, over loopback without TLS. Python {platform.python_version()}, grpcio {grpc.__version__}, "
+        f"rapidd with {GPUS} simulated GPUs, samples every {SAMPLE_S * 1e3:g} ms, {cost.reports_per_s:.1f} reports/s "
+        f"and {1 / RENEW_S:g} renewals/s, over {seconds:g} s; then {len(latencies_ms)} grants to all GPUs, one "
+        f"after the other, over loopback without TLS. Python {platform.python_version()}, grpcio {grpc.__version__}, "
         f"{os.cpu_count()} cores ({platform.machine()}), load {os.getloadavg()[0]:.1f}"
     )
     for name, value, target, met in rows:
