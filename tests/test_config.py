@@ -101,12 +101,12 @@ def keys_in(raw: object, prefix: str = "") -> set[str]:
 
 
 @pytest.mark.parametrize(("name", "shape"), [("rapidd.toml", NodeConfig), ("controller.toml", ControllerFile)])
-def test_an_example_shows_every_key(name, shape):
+def test_an_example_shows_every_key(name: str, shape: type[object]) -> None:
     example = tomllib.loads(switched_on((ETC / name).read_text(), without_default=True))
     assert keys_in(example) == keys_of(inspect.type_info(shape))
 
 
-def test_the_example_for_nodes_shows_the_defaults():
+def test_the_example_for_nodes_shows_the_defaults() -> None:
     file = ETC / "rapidd.toml"
     shipped = load_node_config(file)
     assert shipped == parse_node_config(NODE, path=file)
@@ -115,7 +115,7 @@ def test_the_example_for_nodes_shows_the_defaults():
     assert full == NodeConfig(node=shipped.node, power=shipped.power, tls=full.tls)
 
 
-def test_the_example_for_controllers_shows_the_defaults():
+def test_the_example_for_controllers_shows_the_defaults() -> None:
     file = ETC / "controller.toml"
     shipped = load_controller_config(file)
     assert shipped.settings == Settings(domains=shipped.settings.domains, nodes=shipped.settings.nodes)
@@ -128,7 +128,7 @@ def test_the_example_for_controllers_shows_the_defaults():
 # ---- what comes out ----
 
 
-def test_a_node_is_told_all_that_its_file_says():
+def test_a_node_is_told_all_that_its_file_says() -> None:
     config = parse_node_config(
         """
         [node]
@@ -156,7 +156,7 @@ def test_a_node_is_told_all_that_its_file_says():
     assert config.tls is None
 
 
-def test_a_controller_is_told_all_that_its_file_says():
+def test_a_controller_is_told_all_that_its_file_says() -> None:
     config = parse_controller_config(
         CONTROLLER
         + """
@@ -240,7 +240,7 @@ NODE_ERRORS = [
 
 
 @pytest.mark.parametrize(("text", "message"), NODE_ERRORS, ids=[message for _, message in NODE_ERRORS])
-def test_a_wrong_node_configuration_is_refused_by_key(text, message):
+def test_a_wrong_node_configuration_is_refused_by_key(text: str, message: str) -> None:
     # `lease_max = ...` after NODE belongs to [power], but a `log = ...` must stand before the first table.
     said = node_error(f"log = 3\n{NODE}" if text.endswith("log = 3") else text)
     assert said.startswith(f"config key {message}")
@@ -298,13 +298,13 @@ CONTROLLER_ERRORS = [
 
 
 @pytest.mark.parametrize(("text", "message"), CONTROLLER_ERRORS, ids=[message for _, message in CONTROLLER_ERRORS])
-def test_a_wrong_controller_configuration_is_refused_by_key(text, message):
+def test_a_wrong_controller_configuration_is_refused_by_key(text: str, message: str) -> None:
     said = controller_error(text)
     assert said.startswith(f"config key {message}")
     assert "\n" not in said
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path):
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     file = tmp_path / "x.toml"
     for data, problem in [
         (None, "there is no such file"),
@@ -321,7 +321,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         load_controller_config(tmp_path)
 
 
-def test_tls_files_are_checked_when_a_file_is_loaded(tmp_path):
+def test_tls_files_are_checked_when_a_file_is_loaded(tmp_path: Path) -> None:
     authority, stranger = trustme.CA(), trustme.CA()
     identity = authority.issue_cert("h1.example")
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
@@ -349,43 +349,43 @@ def test_tls_files_are_checked_when_a_file_is_loaded(tmp_path):
     ("text", "power_mw"),
     [("600W", 600_000), ("4.8kW", 4_800_000), ("1.2MW", 1_200_000_000), ("0.001W", 1), ("600 W", 600_000), ("0W", 0)],
 )
-def test_powers(text, power_mw):
+def test_powers(text: str, power_mw: int) -> None:
     assert parse_power(text) == power_mw
 
 
 @pytest.mark.parametrize(
     ("text", "duration_s"), [("500ms", 0.5), ("2s", 2.0), ("1min", 60.0), ("0.5h", 1800.0), ("0s", 0.0)]
 )
-def test_durations(text, duration_s):
+def test_durations(text: str, duration_s: float) -> None:
     assert parse_duration(text) == duration_s
 
 
 @pytest.mark.parametrize(
     "text", ["600w", "600mW", "600", "W", "", " 600W", "6e2W", "1_000W", "0.0001W", "11000MW", None]
 )
-def test_what_is_no_power_is_refused(text):
+def test_what_is_no_power_is_refused(text: object) -> None:
     with pytest.raises(ValueError, match=r"is not a power; write it as|finer than a milliwatt|the most there can be"):
         parse_power(text)
 
 
 @pytest.mark.parametrize("text", ["5", "5m", "5us", "-5s", "5 s ", "25h", "nan", 5.0])
-def test_what_is_no_duration_is_refused(text):
+def test_what_is_no_duration_is_refused(text: object) -> None:
     with pytest.raises(ValueError, match=r"is not a duration; write it as|the most there can be"):
         parse_duration(text)
 
 
 @given(st.integers(0, units.POWER_MAX_MW))
-def test_a_power_is_read_as_it_was_written(power_mw):
+def test_a_power_is_read_as_it_was_written(power_mw: int) -> None:
     assert parse_power(format_power(power_mw)) == power_mw
 
 
 @given(st.integers(0, 86_400_000_000).map(lambda us: us / 1e6))
-def test_a_duration_is_read_as_it_was_written(duration_s):
+def test_a_duration_is_read_as_it_was_written(duration_s: float) -> None:
     assert parse_duration(format_duration(duration_s)) == duration_s
 
 
 @given(st.text(max_size=30) | st.integers() | st.floats() | st.none() | st.booleans() | st.lists(st.integers()))
-def test_whatever_is_written_is_a_power_or_refused_in_one_short_line(raw):
+def test_whatever_is_written_is_a_power_or_refused_in_one_short_line(raw: object) -> None:
     problem = ""
     try:
         parse_power(raw)
@@ -395,6 +395,6 @@ def test_whatever_is_written_is_a_power_or_refused_in_one_short_line(raw):
     assert len(problem) < 120
 
 
-def test_reading_a_configuration_loads_no_grpc():
+def test_reading_a_configuration_loads_no_grpc() -> None:
     code = "import rapid.config, rapid.log, rapid.tls, sys; sys.exit('grpc' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

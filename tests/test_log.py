@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -14,12 +15,12 @@ from rapid.clock import Clock, SystemClock
 
 
 class Terminal(io.StringIO):
-    def isatty(self):
+    def isatty(self) -> bool:
         return True
 
 
 @pytest.fixture(autouse=True)
-def as_it_was():
+def as_it_was() -> Iterator[None]:
     """The set-up is the process's own; leave none behind."""
     handlers, level = list(logging.root.handlers), logging.root.level
     yield
@@ -27,11 +28,11 @@ def as_it_was():
     logging.root.handlers[:], logging.root.level = handlers, level
 
 
-def lines(stream):
+def lines(stream: io.StringIO) -> list[str]:
     return stream.getvalue().splitlines()
 
 
-def test_a_terminal_gets_key_value_and_a_pipe_gets_json():
+def test_a_terminal_gets_key_value_and_a_pipe_gets_json() -> None:
     terminal, pipe = Terminal(), io.StringIO()
     for stream in (terminal, pipe):
         rapid.log.configure(stream=stream)
@@ -45,14 +46,14 @@ def test_a_terminal_gets_key_value_and_a_pipe_gets_json():
 
 
 @pytest.mark.parametrize(("format", "stream"), [("console", io.StringIO()), ("json", Terminal())])
-def test_the_configuration_has_the_last_word_on_the_form(format, stream):
+def test_the_configuration_has_the_last_word_on_the_form(format: str, stream: io.StringIO) -> None:
     rapid.log.configure(format=format, stream=stream)
     rapid.log.get().info("started")
     assert stream.getvalue().startswith("{") == (format == "json")
 
 
 @pytest.mark.parametrize(("level", "logged"), [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)])
-def test_what_lies_below_the_level_is_left_out(level, logged):
+def test_what_lies_below_the_level_is_left_out(level: str, logged: int) -> None:
     stream = io.StringIO()
     rapid.log.configure(level, stream=stream)
     log = rapid.log.get()
@@ -62,7 +63,7 @@ def test_what_lies_below_the_level_is_left_out(level, logged):
 
 @given(event=st.text(), value=st.text() | st.binary() | st.floats() | st.none() | st.lists(st.integers()))
 @pytest.mark.parametrize("format", ["console", "json"])
-def test_an_event_is_one_printable_line_whatever_is_in_it(format, event, value):
+def test_an_event_is_one_printable_line_whatever_is_in_it(format: str, event: str, value: object) -> None:
     stream = io.StringIO()
     rapid.log.configure(format=format, stream=stream)
     rapid.log.get().info(event, value=value)
@@ -70,14 +71,14 @@ def test_an_event_is_one_printable_line_whatever_is_in_it(format, event, value):
     assert stream.getvalue()[:-1].isprintable()
 
 
-def test_infinity_is_said_in_a_way_that_json_allows():
+def test_infinity_is_said_in_a_way_that_json_allows() -> None:
     stream = io.StringIO()
     rapid.log.configure(stream=stream)
     rapid.log.get().info("silent", age_s=float("inf"))
     assert json.loads(stream.getvalue(), parse_constant=pytest.fail)["age_s"] == "inf"
 
 
-def test_a_value_is_cut_at_its_bound_for_people():
+def test_a_value_is_cut_at_its_bound_for_people() -> None:
     stream = Terminal()
     rapid.log.configure(stream=stream)
     rapid.log.get().info("long", fits="x" * rapid.log.VALUE_MAX, cut="y" * (rapid.log.VALUE_MAX + 1))
@@ -86,7 +87,7 @@ def test_a_value_is_cut_at_its_bound_for_people():
 
 
 @pytest.mark.parametrize("format", ["console", "json"])
-def test_a_traceback_stays_in_its_line(format):
+def test_a_traceback_stays_in_its_line(format: str) -> None:
     stream = io.StringIO()
     rapid.log.configure(format=format, stream=stream)
     try:
@@ -97,7 +98,7 @@ def test_a_traceback_stays_in_its_line(format):
     assert "ValueError: deep" in stream.getvalue()
 
 
-def test_warnings_of_libraries_come_out_in_the_same_form():
+def test_warnings_of_libraries_come_out_in_the_same_form() -> None:
     stream = io.StringIO()
     rapid.log.configure("debug", stream=stream)
     library = logging.getLogger("some.library")
@@ -117,7 +118,7 @@ def test_warnings_of_libraries_come_out_in_the_same_form():
     assert "ValueError: deep" in said[2]["exception"]
 
 
-def test_the_clocks_of_the_host_go_on():
+def test_the_clocks_of_the_host_go_on() -> None:
     clock: Clock = SystemClock()
     assert clock.monotonic_s() <= clock.monotonic_s()
     assert clock.wall_s() > 1.7e9

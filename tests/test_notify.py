@@ -2,6 +2,8 @@
 
 import os
 import socket
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -9,14 +11,14 @@ from rapid.notify import Notifier
 
 
 @pytest.fixture
-def manager(tmp_path):
+def manager(tmp_path: Path) -> Iterator[socket.socket]:
     """The service manager's end."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as listener:
         listener.bind(str(tmp_path / "notify"))
         yield listener
 
 
-def test_every_word_arrives(manager):
+def test_every_word_arrives(manager: socket.socket) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": manager.getsockname()})
     notifier.ready()
     notifier.status("8 GPUs\nunder lease")
@@ -26,18 +28,18 @@ def test_every_word_arrives(manager):
     assert heard == [b"READY=1", b"STATUS=8 GPUs under lease", b"WATCHDOG=1", b"STOPPING=1"]
 
 
-def test_an_abstract_socket_is_meant_by_an_at_sign():
+def test_an_abstract_socket_is_meant_by_an_at_sign() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as listener:
         listener.bind(f"\0rapid-test-{os.getpid()}")
         Notifier({"NOTIFY_SOCKET": f"@rapid-test-{os.getpid()}"}).ready()
         assert listener.recv(100) == b"READY=1"
 
 
-def test_without_a_manager_nothing_is_said():
+def test_without_a_manager_nothing_is_said() -> None:
     Notifier({}).ready()
 
 
-def test_a_manager_that_is_gone_or_does_not_listen_stops_nobody(manager, tmp_path):
+def test_a_manager_that_is_gone_or_does_not_listen_stops_nobody(manager: socket.socket, tmp_path: Path) -> None:
     Notifier({"NOTIFY_SOCKET": str(tmp_path / "none")}).watchdog()
     notifier = Notifier({"NOTIFY_SOCKET": manager.getsockname()})
     for _ in range(10_000):  # far more than the socket holds: the rest is dropped, and the caller never waits
@@ -56,5 +58,5 @@ def test_a_manager_that_is_gone_or_does_not_listen_stops_nobody(manager, tmp_pat
         ({"WATCHDOG_USEC": "soon"}, None),
     ],
 )
-def test_the_watchdog_is_fed_twice_as_often_as_it_asks(environ, watchdog_s):
+def test_the_watchdog_is_fed_twice_as_often_as_it_asks(environ: dict[str, str], watchdog_s: float | None) -> None:
     assert Notifier(environ).watchdog_s == watchdog_s

@@ -1,7 +1,9 @@
 """Nothing leaves the host without TLS, and with it only those whom the authority has signed get through."""
 
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -33,21 +35,21 @@ NONE = [
 ]
 
 
-def refused(check, *arguments) -> str:
+def refused(check: Callable[..., None], *arguments: object) -> str:
     with pytest.raises(ConfigInvalid) as caught:
         check(*arguments)
     return str(caught.value)
 
 
 @pytest.mark.parametrize("address", LOCAL)
-def test_this_host_alone_needs_no_tls(address):
+def test_this_host_alone_needs_no_tls(address: str) -> None:
     assert is_local(address)
     check_listen(address, None)
     check_dial(address, None, "node.h1.address")
 
 
 @pytest.mark.parametrize("address", REMOTE)
-def test_what_other_hosts_reach_needs_tls(address):
+def test_what_other_hosts_reach_needs_tls(address: str) -> None:
     assert not is_local(address)
     assert refused(check_listen, address, None) == (
         f"config key listen.address: other hosts can reach {address}, so it needs TLS: set tls.ca, tls.cert and "
@@ -61,11 +63,11 @@ def test_what_other_hosts_reach_needs_tls(address):
 
 
 @pytest.mark.parametrize("address", NONE)
-def test_what_is_no_address_is_refused(address):
+def test_what_is_no_address_is_refused(address: str) -> None:
     assert refused(check_address, address, "listen.address").startswith(f"config key listen.address: {address!r} is no")
 
 
-def test_a_socket_path_has_room_for_107_bytes():
+def test_a_socket_path_has_room_for_107_bytes() -> None:
     check_address(f"unix:/{'x' * 106}", "listen.address")
     assert "has 108 bytes, a socket path may have 107" in refused(check_address, f"unix:/{'x' * 107}", "listen.address")
 
@@ -74,25 +76,25 @@ def test_a_socket_path_has_room_for_107_bytes():
 
 
 @pytest.fixture(scope="module")
-def authority():
+def authority() -> trustme.CA:
     return trustme.CA()
 
 
 @pytest.fixture(scope="module")
-def node(authority, tmp_path_factory):
+def node(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> TlsConfig:
     return issue(authority, tmp_path_factory.mktemp("tls") / "node", "127.0.0.1")
 
 
 @pytest.fixture(scope="module")
-def stranger(tmp_path_factory):
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> TlsConfig:
     return issue(trustme.CA(), tmp_path_factory.mktemp("tls") / "stranger", "127.0.0.1")
 
 
-def test_good_files_pass(node):
+def test_good_files_pass(node: TlsConfig) -> None:
     node.check()
 
 
-def test_a_bad_file_is_named_by_its_key(node, stranger, tmp_path):
+def test_a_bad_file_is_named_by_its_key(node: TlsConfig, stranger: TlsConfig, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.write_bytes(b"")
     bad = [
@@ -113,7 +115,7 @@ def test_a_bad_file_is_named_by_its_key(node, stranger, tmp_path):
 
 
 @pytest.fixture
-async def address(node):
+async def address(node: TlsConfig) -> AsyncIterator[str]:
     server = await start_server({"listen.address": "127.0.0.1:0"}, lambda _: None, services=[], tls=node)
     yield server.addresses["listen.address"]
     await server.stop(0)
@@ -122,9 +124,10 @@ async def address(node):
 async def ask(address: str, tls: TlsConfig | None, server_name: str = "") -> str:
     """Ask for the health of the server; empty when it answered, otherwise the one line for the operator."""
     channel = open_channel(address, tls, server_name=server_name)
+    stub: Any = health_pb2_grpc.HealthStub(channel)
     try:
         with calling(address):
-            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+            await stub.Check(health_pb2.HealthCheckRequest(), timeout=10)
     except Unreachable as error:
         return str(error)
     finally:
@@ -132,18 +135,22 @@ async def ask(address: str, tls: TlsConfig | None, server_name: str = "") -> str
     return ""
 
 
-async def test_who_has_a_certificate_of_the_authority_gets_through(address, authority, tmp_path):
+async def test_who_has_a_certificate_of_the_authority_gets_through(
+    address: str, authority: trustme.CA, tmp_path: Path
+) -> None:
     assert await ask(address, issue(authority, tmp_path / "controller", "controller.example")) == ""
 
 
-async def test_who_has_no_certificate_is_refused(address):
+async def test_who_has_no_certificate_is_refused(address: str) -> None:
     assert await ask(address, None) == (
         f"cannot reach {address}: it hung up at once: it may ask for TLS, with a certificate that its own tls.ca "
         "has signed"
     )
 
 
-async def test_who_has_a_certificate_of_another_authority_is_refused(address, node, stranger):
+async def test_who_has_a_certificate_of_another_authority_is_refused(
+    address: str, node: TlsConfig, stranger: TlsConfig
+) -> None:
     impostor = replace(stranger, ca=node.ca)  # trusts the server, but is not trusted by it
     assert await ask(address, impostor) == (
         f"cannot reach {address}: it hung up at once: it may ask for TLS, with a certificate that its own tls.ca "
@@ -151,17 +158,17 @@ async def test_who_has_a_certificate_of_another_authority_is_refused(address, no
     )
 
 
-async def test_a_server_of_another_authority_is_refused(address, stranger):
+async def test_a_server_of_another_authority_is_refused(address: str, stranger: TlsConfig) -> None:
     assert await ask(address, stranger) == (
         f"cannot reach {address}: its certificate is not signed by the authority in tls.ca"
     )
 
 
-async def test_a_server_that_has_another_name_is_refused(address, node):
+async def test_a_server_that_has_another_name_is_refused(address: str, node: TlsConfig) -> None:
     assert await ask(address, node, "h2.example") == f"cannot reach {address}: its certificate names another host"
 
 
-async def test_a_server_may_be_known_by_another_name(authority, tmp_path):
+async def test_a_server_may_be_known_by_another_name(authority: trustme.CA, tmp_path: Path) -> None:
     named = issue(authority, tmp_path / "named", "h2.example")
     server = await start_server({"listen.address": "127.0.0.1:0"}, lambda _: None, services=[], tls=named)
     address = server.addresses["listen.address"]
@@ -170,7 +177,7 @@ async def test_a_server_may_be_known_by_another_name(authority, tmp_path):
     await server.stop(0)
 
 
-async def test_a_server_without_tls_is_not_taken_for_one_with_it(node):
+async def test_a_server_without_tls_is_not_taken_for_one_with_it(node: TlsConfig) -> None:
     server = await start_server({"listen.address": "127.0.0.1:0"}, lambda _: None, services=[])
     address = server.addresses["listen.address"]
     assert await ask(address, node) == (
@@ -179,7 +186,7 @@ async def test_a_server_without_tls_is_not_taken_for_one_with_it(node):
     await server.stop(0)
 
 
-async def test_a_unix_socket_is_served_without_tls(node, tmp_path):
+async def test_a_unix_socket_is_served_without_tls(node: TlsConfig, tmp_path: Path) -> None:
     server = await start_server(
         {"listen.load_socket": f"unix:{tmp_path}/x.sock"}, lambda _: None, services=[], tls=node
     )

@@ -148,7 +148,7 @@ def _enforce(message: Any) -> Any:
 
 
 # name -> (message, how it is decoded)
-EXAMPLES: dict[str, tuple[Message, Any]] = {
+EXAMPLES: dict[str, tuple[Any, Any]] = {
     "greeting": (node.encode_greeting(cluster.Greeting(3, "c1"), report_interval_s=0.5), _enforce),
     "grants": (node.encode_grants(BATCH), _enforce),
     "renewal": (node.encode_renewal(RENEWAL), _enforce),

@@ -1,10 +1,14 @@
 """Strategies for every noun that travels, within the bounds of the wire."""
 
+from typing import TypeVar
+
 from hypothesis import strategies as st
 
 from rapid.core import cluster, commands, status
 from rapid.core.cluster import Histogram, NodeHealth, Phase, Role
 from rapid.wire import engine, fields, node
+
+T = TypeVar("T")
 
 LETTERS = st.characters(exclude_categories=["C", "Zl", "Zp", "Zs"])
 
@@ -24,12 +28,12 @@ engine_phases = st.sampled_from([phase for phase in Phase if phase is not Phase.
 gpu_lists = st.lists(names, min_size=1, max_size=8, unique=True).map(tuple)
 
 
-def maybe(strategy):
+def maybe(strategy: st.SearchStrategy[T]) -> st.SearchStrategy[T | None]:
     return st.none() | strategy
 
 
 @st.composite
-def histograms(draw):
+def histograms(draw: st.DrawFn) -> Histogram:
     bounds_s = tuple(sorted(draw(st.sets(times_s, max_size=12))))
     amounts = st.lists(counts, min_size=len(bounds_s) + 1, max_size=len(bounds_s) + 1)
     return Histogram(bounds_s=bounds_s, counts=tuple(draw(amounts)))
@@ -56,7 +60,7 @@ loads = st.builds(
 
 
 @st.composite
-def gpu_reports(draw, gpu=names):
+def gpu_reports(draw: st.DrawFn, gpu: st.SearchStrategy[str] = names) -> cluster.GpuReport:
     floor_mw, ceiling_mw = sorted([draw(gpu_mw), draw(gpu_mw)])
     return draw(
         st.builds(
@@ -120,7 +124,7 @@ renewals = st.builds(
 
 
 @st.composite
-def gpu_descriptions(draw):
+def gpu_descriptions(draw: st.DrawFn) -> node.GpuDescription:
     floor_mw, ceiling_mw = sorted([draw(gpu_mw), draw(gpu_mw)])
     return draw(
         st.builds(
@@ -148,7 +152,7 @@ descriptions = st.builds(
 
 
 @st.composite
-def hellos(draw):
+def hellos(draw: st.DrawFn) -> cluster.EngineHello:
     served = tuple(draw(st.lists(roles, min_size=1, max_size=3, unique=True)))
     return draw(
         st.builds(

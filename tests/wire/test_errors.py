@@ -1,12 +1,13 @@
 """An error crosses gRPC as what it is, and what never was one of ours becomes the class that fits."""
 
 import inspect
+from collections.abc import Iterable
 
 import grpc
 import pytest
 from google.protobuf.any_pb2 import Any
-from google.rpc.error_details_pb2 import ErrorInfo
-from google.rpc.status_pb2 import Status
+from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]  # ships no annotations
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # ships no annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,19 +34,25 @@ PROMISED = [
 class Failure:
     """A failed call, as rapid.wire.errors.RpcFailure asks of it."""
 
-    def __init__(self, code, details="", trailers=(), debug=""):
+    def __init__(
+        self,
+        code: grpc.StatusCode | None,
+        details: str | None = "",
+        trailers: Iterable[tuple[str, str | bytes]] | None = (),
+        debug: str | None = "",
+    ) -> None:
         self._code, self._details, self._trailers, self._debug = code, details, trailers, debug
 
-    def code(self):
+    def code(self) -> grpc.StatusCode | None:
         return self._code
 
-    def details(self):
+    def details(self) -> str | None:
         return self._details
 
-    def trailing_metadata(self):
+    def trailing_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
         return self._trailers
 
-    def debug_error_string(self):
+    def debug_error_string(self) -> str | None:
         return self._debug
 
 
@@ -54,19 +61,19 @@ def crossed(error: RapidError) -> RapidError:
     return error_of(Failure(status.code, status.message, status.trailers), address="h1:1")
 
 
-def test_every_class_of_the_tree_is_known():
+def test_every_class_of_the_tree_is_known() -> None:
     assert set(classes().values()) == set(KINDS)
     assert len(KINDS) > 15
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_error_arrives_as_the_class_that_it_was(kind):
+def test_every_error_arrives_as_the_class_that_it_was(kind: type[RapidError]) -> None:
     arrived = crossed(error_named(kind.__name__, "gpu 3: out of reach"))
     assert type(arrived) is kind
     assert str(arrived) == "gpu 3: out of reach"
 
 
-def test_an_error_arrives_with_what_it_names():
+def test_an_error_arrives_with_what_it_names() -> None:
     for error, name in [
         (ConfigInvalid("control.lease", "is too short"), "key"),
         (LimitRefused("GPU-3", asked_mw=90_000, floor_mw=100_000, ceiling_mw=700_000), "gpu"),
@@ -78,17 +85,17 @@ def test_an_error_arrives_with_what_it_names():
 
 
 @pytest.mark.parametrize(("error", "code"), PROMISED, ids=lambda value: str(value))
-def test_the_code_is_the_one_that_the_protocol_promises(error, code):
+def test_the_code_is_the_one_that_the_protocol_promises(error: RapidError, code: grpc.StatusCode) -> None:
     assert status_of(error).code is code
 
 
-def test_a_table_of_the_protocol_may_ask_for_another_code():
+def test_a_table_of_the_protocol_may_ask_for_another_code() -> None:
     status = status_of(errors.Stale("a newer stream took over"), Code.ABORTED)
     assert status.code is Code.ABORTED
     assert type(error_of(Failure(status.code, status.message, status.trailers), address="h1:1")) is errors.Stale
 
 
-def test_other_languages_can_read_the_details():
+def test_other_languages_can_read_the_details() -> None:
     status = Status.FromString(status_of(NotFound("node", "h9")).trailers[0][1])
     info = ErrorInfo()
     assert status.details[0].Unpack(info)
@@ -97,7 +104,7 @@ def test_other_languages_can_read_the_details():
 
 
 @given(st.text(st.characters(exclude_categories=[])))
-def test_any_text_can_be_sent_in_one_line(text):
+def test_any_text_can_be_sent_in_one_line(text: str) -> None:
     arrived = str(crossed(RapidError(text)))
     assert arrived.isprintable()
     if text.isprintable():
@@ -105,7 +112,7 @@ def test_any_text_can_be_sent_in_one_line(text):
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "€", "😀"])
-def test_a_long_text_is_cut_to_what_trailers_hold(letter):
+def test_a_long_text_is_cut_to_what_trailers_hold(letter: str) -> None:
     fits = letter * (MESSAGE_MAX_BYTES // len(letter.encode()))
     assert str(crossed(RapidError(fits))) == fits
     cut = str(crossed(WireInvalid(fits, fits)))
@@ -130,7 +137,9 @@ def test_a_long_text_is_cut_to_what_trailers_hold(letter):
         (Failure(None), RapidError, "h1:1 failed with UNKNOWN: no reason given"),
     ],
 )
-def test_what_was_no_error_of_ours_becomes_the_class_that_fits(failure, kind, text):
+def test_what_was_no_error_of_ours_becomes_the_class_that_fits(
+    failure: Failure, kind: type[RapidError], text: str
+) -> None:
     error = error_of(failure, address="h1:1")
     assert type(error) is kind
     assert str(error) == text
@@ -139,21 +148,22 @@ def test_what_was_no_error_of_ours_becomes_the_class_that_fits(failure, kind, te
 def details(reason: str, domain: str) -> bytes:
     detail = Any()
     detail.Pack(ErrorInfo(reason=reason, domain=domain))
-    return Status(details=[detail]).SerializeToString()
+    data: bytes = Status(details=[detail]).SerializeToString()
+    return data
 
 
 @pytest.mark.parametrize(
     "data", [b"\xff", b"", details("Nothing", "rapid.v1"), details("NotFound", "elsewhere"), details("str", "rapid.v1")]
 )
-def test_details_that_are_not_ours_are_passed_over(data):
+def test_details_that_are_not_ours_are_passed_over(data: bytes) -> None:
     error = error_of(Failure(Code.NOT_FOUND, "x", ((DETAILS_KEY, data),)), address="h1:1")
     assert type(error) is Refused
 
 
 @given(st.binary(max_size=60))
-def test_any_details_give_an_error(data):
+def test_any_details_give_an_error(data: bytes) -> None:
     assert isinstance(error_of(Failure(Code.UNKNOWN, "x", ((DETAILS_KEY, data),)), address="h1:1"), RapidError)
 
 
-def test_an_answer_of_an_unknown_kind_is_a_refusal():
+def test_an_answer_of_an_unknown_kind_is_a_refusal() -> None:
     assert type(error_named("NoSuchClass", "x")) is Refused

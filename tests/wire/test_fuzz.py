@@ -1,5 +1,6 @@
 """Whatever the bytes are, decoding gives a noun or WireInvalid, and never another error."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,11 +9,14 @@ from google.protobuf.message import DecodeError, Message
 from hypothesis import event, given
 from hypothesis import strategies as st
 
+from rapid.core.cluster import NodeReport
 from rapid.core.errors import WireInvalid
 from tests.wire import nouns
 from tests.wire.routes import ASKED, ROUTES
 
-DECODERS = {(route.message, route.name): route.decode for route in ROUTES} | {
+Decode = Callable[[Any, Any], Any]  # (message, noun or None)
+
+DECODERS: dict[tuple[type[Message], str], Decode] = {(route.message, route.name): route.decode for route in ROUTES} | {
     (message, message.__name__): (lambda m, _, decode=decode: decode(m)) for message, decode in ASKED.items()
 }
 DECODER_PARAMS = [pytest.param(key[0], decode, id=key[1]) for key, decode in DECODERS.items()]
@@ -23,20 +27,20 @@ INTEGERS = {
 }
 
 
-def scalars(field: FieldDescriptor) -> st.SearchStrategy[Any]:
+def scalars(kind: int) -> st.SearchStrategy[Any]:
     """Any value that the type allows, and rather often one that the protocol allows too."""
-    if field.type == FieldDescriptor.TYPE_STRING:
+    if kind == FieldDescriptor.TYPE_STRING:
         return st.sampled_from(["GPU-1", "", "a\nb", "x" * 2000]) | st.text(max_size=5)
-    if field.type == FieldDescriptor.TYPE_DOUBLE:
+    if kind == FieldDescriptor.TYPE_DOUBLE:
         return st.sampled_from([0.0, 0.5, 1.0, -1.0, float("nan"), float("inf")]) | st.floats()
-    if field.type == FieldDescriptor.TYPE_BOOL:
+    if kind == FieldDescriptor.TYPE_BOOL:
         return st.booleans()
-    if field.type == FieldDescriptor.TYPE_ENUM:
+    if kind == FieldDescriptor.TYPE_ENUM:
         return st.integers(0, 5) | st.integers(-(2**31), 2**31 - 1)
-    return INTEGERS[field.type]
+    return INTEGERS[kind]
 
 
-def fill(draw: st.DrawFn, message: Message) -> Message:
+def fill(draw: Callable[[st.SearchStrategy[Any]], Any], message: Message) -> Message:
     for field in message.DESCRIPTOR.fields:
         if not draw(st.integers(0, 7)):
             continue
@@ -47,13 +51,13 @@ def fill(draw: st.DrawFn, message: Message) -> Message:
                 inner.SetInParent()
                 fill(draw, inner)
             elif field.is_repeated:
-                getattr(message, field.name).append(draw(scalars(field)))
+                getattr(message, field.name).append(draw(scalars(field.type)))
             else:
-                setattr(message, field.name, draw(scalars(field)))
+                setattr(message, field.name, draw(scalars(field.type)))
     return message
 
 
-def decoded(decode: Any, message: Message) -> None:
+def decoded(decode: Decode, message: Message) -> None:
     problem = ""
     try:
         decode(message, None)
@@ -65,13 +69,13 @@ def decoded(decode: Any, message: Message) -> None:
 
 @pytest.mark.parametrize(("message", "decode"), DECODER_PARAMS)
 @given(data=st.data())
-def test_any_fields(message, decode, data):
+def test_any_fields(message: type[Message], decode: Decode, data: st.DataObject) -> None:
     decoded(decode, fill(data.draw, message()))
 
 
 @pytest.mark.parametrize(("message", "decode"), DECODER_PARAMS)
 @given(data=st.binary(max_size=200))
-def test_any_bytes(message, decode, data):
+def test_any_bytes(message: type[Message], decode: Decode, data: bytes) -> None:
     try:
         parsed = message.FromString(data)
     except DecodeError:
@@ -80,7 +84,7 @@ def test_any_bytes(message, decode, data):
 
 
 @given(report=nouns.reports, place=st.integers(0), bit=st.integers(0, 7))
-def test_one_wrong_bit_in_a_good_report(report, place, bit):
+def test_one_wrong_bit_in_a_good_report(report: NodeReport, place: int, bit: int) -> None:
     route = next(route for route in ROUTES if route.name == "report")
     data = bytearray(route.encode(report).SerializeToString())
     data[place % len(data)] ^= 1 << bit

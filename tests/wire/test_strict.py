@@ -60,7 +60,7 @@ CLEARED = [(name, path) for name, (message, _) in EXAMPLES.items() for path in p
 
 
 @pytest.mark.parametrize(("name", "path"), CLEARED, ids=[f"{name}: {path}" for name, path in CLEARED])
-def test_a_missing_field_is_refused_by_name_unless_its_zero_means_something(name, path):
+def test_a_missing_field_is_refused_by_name_unless_its_zero_means_something(name: str, path: str) -> None:
     original, decode = EXAMPLES[name]
     message = deepcopy(original)
     inner, field = holder(message, path)
@@ -110,7 +110,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("name", "path", "value", "problem"), WRONG)
-def test_a_wrong_value_is_refused_with_field_value_and_bound(name, path, value, problem):
+def test_a_wrong_value_is_refused_with_field_value_and_bound(name: str, path: str, value: object, problem: str) -> None:
     original, decode = EXAMPLES[name]
     message = deepcopy(original)
     inner, field = holder(message, path)
@@ -123,7 +123,7 @@ def test_a_wrong_value_is_refused_with_field_value_and_bound(name, path, value, 
     assert str(caught.value).startswith(f"message field {named}: ")
 
 
-def test_an_interval_at_its_bounds_is_taken():
+def test_an_interval_at_its_bounds_is_taken() -> None:
     for interval_s in node.REPORT_INTERVAL_S:
         original, decode = EXAMPLES["greeting"]
         message = deepcopy(original)
@@ -132,10 +132,11 @@ def test_an_interval_at_its_bounds_is_taken():
 
 
 def report_message() -> node_pb2.EnforceResponse:
-    return deepcopy(EXAMPLES["report"][0])
+    message: node_pb2.EnforceResponse = deepcopy(EXAMPLES["report"][0])
+    return message
 
 
-def test_a_report_carries_as_many_gpus_as_the_bound_and_no_more():
+def test_a_report_carries_as_many_gpus_as_the_bound_and_no_more() -> None:
     message = report_message()
     for index in range(1, fields.GPUS_MAX):
         gpu = message.report.gpus.add()
@@ -147,7 +148,7 @@ def test_a_report_carries_as_many_gpus_as_the_bound_and_no_more():
         node.decode_report(message)
 
 
-def test_a_report_carries_as_many_answers_as_the_bound_and_no_more():
+def test_a_report_carries_as_many_answers_as_the_bound_and_no_more() -> None:
     message = report_message()
     while len(message.report.answers) < fields.ANSWERS_MAX:
         message.report.answers.add().CopyFrom(message.report.answers[0])
@@ -157,7 +158,7 @@ def test_a_report_carries_as_many_answers_as_the_bound_and_no_more():
         node.decode_report(message)
 
 
-def test_a_gpu_that_is_named_twice_is_refused():
+def test_a_gpu_that_is_named_twice_is_refused() -> None:
     message = report_message()
     message.report.gpus.add().CopyFrom(message.report.gpus[0])
     with pytest.raises(WireInvalid, match=r"^message field report\.gpus: GPU-1 is named twice$"):
@@ -182,26 +183,26 @@ def test_a_gpu_that_is_named_twice_is_refused():
         ([float(bound) for bound in range(257)], [0] * 258, "ttft.bounds_s: 257 entries, 0 to 256 allowed"),
     ],
 )
-def test_a_histogram_that_is_none_is_refused(bounds_s, counts, named):
+def test_a_histogram_that_is_none_is_refused(bounds_s: list[float], counts: list[int], named: str) -> None:
     message = deepcopy(EXAMPLES["push"][0])
     message.load.ttft.CopyFrom(types_pb2.Histogram(bounds_s=bounds_s, counts=counts))
     with pytest.raises(WireInvalid, match=f"^message field load.{named}"):
         EXAMPLES["push"][1](message)
 
 
-def test_a_histogram_at_its_bound_is_taken():
+def test_a_histogram_at_its_bound_is_taken() -> None:
     message = deepcopy(EXAMPLES["push"][0])
     message.load.ttft.CopyFrom(types_pb2.Histogram(bounds_s=[float(bound) for bound in range(256)], counts=[1] * 257))
     assert len(EXAMPLES["push"][1](message).ttft.counts) == 257
 
 
-def test_text_with_line_breaks_is_taken_as_one_line():
+def test_text_with_line_breaks_is_taken_as_one_line() -> None:
     message = report_message()
     message.report.gpus[0].problem = "lost\n\x1b[31mred"
     assert node.decode_report(message).gpus[0].problem == "lost  [31mred"
 
 
-def test_the_first_request_of_an_engine_is_a_hello_and_no_other_is():
+def test_the_first_request_of_an_engine_is_a_hello_and_no_other_is() -> None:
     progress = EXAMPLES["progress"][0]
     with pytest.raises(WireInvalid, match="the first request of a stream must be a hello, not progress"):
         engine.decode_attach(progress, hello=None)
@@ -212,7 +213,7 @@ def test_the_first_request_of_an_engine_is_a_hello_and_no_other_is():
         engine.decode_attach(hello_message, hello=decode(hello_message))
 
 
-def test_every_phase_but_gone_may_be_said_by_an_engine():
+def test_every_phase_but_gone_may_be_said_by_an_engine() -> None:
     message = deepcopy(EXAMPLES["progress"][0])
     said = set()
     for value in range(1, 7):
@@ -221,7 +222,7 @@ def test_every_phase_but_gone_may_be_said_by_an_engine():
     assert said == set(Phase) - {Phase.GONE}
 
 
-def test_what_an_operator_asks_has_defaults_and_bounds():
+def test_what_an_operator_asks_has_defaults_and_bounds() -> None:
     watch, decisions = controller_pb2.WatchRequest, controller_pb2.ListDecisionsRequest
     assert operator.decode_watch(watch()) == operator.WATCH_DEFAULT_S
     assert operator.decode_watch(watch(interval_s=60.0)) == 60.0
@@ -234,7 +235,7 @@ def test_what_an_operator_asks_has_defaults_and_bounds():
         operator.decode_list_decisions(decisions(limit=10_001))
 
 
-def test_a_budget_of_zero_is_refused_and_no_role_takes_the_pin_away():
+def test_a_budget_of_zero_is_refused_and_no_role_takes_the_pin_away() -> None:
     with pytest.raises(WireInvalid, match="budget_mw: 0 mW is outside 1"):
         operator.decode_set_budget(controller_pb2.SetBudgetRequest(domain="row"), at_s=1.0, request="r1")
     asked = operator.decode_set_role(controller_pb2.SetRoleRequest(instance="i1"), at_s=1.0, request="r1")
