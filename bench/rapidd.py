@@ -71,7 +71,7 @@ def daemon(folder: Path) -> Iterator[tuple[psutil.Process, dict[str, str]]]:
         listen = {{ address = "127.0.0.1:0", load_socket = "{folder}/run/load.sock", metrics = "127.0.0.1:0" }}
         """
     )
-    command = [sys.executable, "-P", "-m", "rapidd", "--config", str(folder / "rapidd.toml")]
+    command = [sys.executable, "-m", "rapidd", "--config", str(folder / "rapidd.toml")]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
             yield psutil.Process(process.pid), wait_for_endpoints(folder / "state" / "endpoints.json", process)

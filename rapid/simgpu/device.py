@@ -127,8 +127,7 @@ class SimGpu:
         self._log = LimitLog(path)
         self.spec = _unpack_spec(store.header(_HEADER.size))
         self._energy_mj = 0  # the greatest that this handle has told
-        packed = store.read()
-        self._last = (packed, _State.unpacked(packed, self.spec.lag))
+        self._last: tuple[int, _State] | None = None  # what was unpacked last, and of which generation it is
 
     @classmethod
     def create(cls, path: Path, spec: SimGpuSpec, at_s: float, limit_mw: int | None = None) -> "SimGpu":
@@ -239,13 +238,13 @@ class SimGpu:
     # ---- inside ----
 
     def _state(self) -> _State:
-        """The state now; unpacked only when it is another than last time, for a daemon reads it many times a second."""
-        packed = self._store.read()
-        last_packed, last = self._last
-        if packed == last_packed:
-            return last
-        state = _State.unpacked(packed, self.spec.lag)
-        self._last = (packed, state)
+        """The state now; unpacked only when it has changed, for a daemon reads it many times a second."""
+        generation = self._store.generation  # Taken before the read: a value that is newer is only unpacked again.
+        last = self._last
+        if last is not None and last[0] == generation:
+            return last[1]
+        state = _State.unpacked(self._store.read(), self.spec.lag)
+        self._last = (generation, state)
         return state
 
     def _healthy_state(self) -> _State:

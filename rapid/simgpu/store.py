@@ -85,6 +85,11 @@ class SlotFile:
     def header(self, header_bytes: int) -> bytes:
         return self._map[_HEADER_AT : _HEADER_AT + header_bytes]
 
+    @property
+    def generation(self) -> int:
+        """How often the value was replaced: as long as this does not change, neither does the value."""
+        return self._words[_GENERATION_WORD]
+
     def read(self) -> bytes:
         """The current value. Never blocks. Raises DeviceError if the file is damaged."""
         for _ in range(_MAX_READS):

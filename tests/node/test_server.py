@@ -263,8 +263,8 @@ async def test_a_lost_gpu_is_in_the_next_report_and_the_other_goes_on(node: Live
 
 
 async def test_reflection_names_the_services(node: LiveNode) -> None:
-    reflection: Any = reflection_pb2_grpc.ServerReflectionStub(node.channel)
-    call = reflection.ServerReflectionInfo(timeout=DEADLINE_S)
+    connect: Any = reflection_pb2_grpc.ServerReflectionStub  # its annotations know synchronous channels only
+    call = connect(node.channel).ServerReflectionInfo(timeout=DEADLINE_S)
     await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
     services = {service.name for service in (await call.read()).list_services_response.service}
     assert {"rapid.v1.NodeService", "grpc.health.v1.Health"} <= services
