@@ -234,7 +234,7 @@ class Agent:
             hanging = DeviceLost(worker.gpu, f"the driver has not answered for {at_s - since_s:.0f} s")
             self._perform(self._sampled(Sampled(worker.gpu, None, None, hanging, at_s, at_s)))
 
-    # ---- helpers ----
+    # ---- inside ----
 
     def _perform(self, duties: Sequence[Duty]) -> None:
         for duty in duties:
