@@ -219,6 +219,10 @@ class Guard:
         one.read_health, one.read_problem = health, problem
         if limit_mw is None or one.writing_mw is not None:
             return []  # a sample beside a write may show either limit; the write's own read-back decides
+        if requested_mw is not None and requested_mw > one.grant_mw:
+            # Somebody asked for more, and something else (a BMC, the VBIOS) holds the device lower for now. It would
+            # rise by itself when that goes, so it counts as in force, and is written over.
+            limit_mw = max(limit_mw, requested_mw)
         moved = limit_mw != one.limit_mw
         before_mw = one.limit_mw
         self._see_limit(one, limit_mw, limit_at_s)

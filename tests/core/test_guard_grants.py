@@ -5,7 +5,8 @@ Promise 3: a limit counts when it has been read back, not when it was sent.
 
 import pytest
 
-from rapid.core.cluster import Mark
+from rapid.core.cluster import GpuHealth, Mark
+from rapid.core.duties import Write
 from tests.core.hosts import W, greeted
 
 # ---- applied, clamped, refused, failed ----
@@ -330,3 +331,25 @@ def test_a_cut_that_has_been_obeyed_is_reported_as_soon_as_a_sample_shows_it() -
     host.wait(0.2)
     assert host.sample("g0") == ["report soon"]
     assert host.sample("g0") == [], "once"
+
+
+def test_a_higher_limit_that_something_else_holds_down_counts_and_is_written_over() -> None:
+    """Promise 1: another tool asked for 650 W while a BMC holds the device at 300 W. When the BMC lets go, the device
+    would rise by itself; so the 650 W count as in force, and are replaced by what is granted."""
+    host = greeted()
+    host.grant(1, {"g0": 500 * W})
+    host.settle()
+    host.now += 0.1
+    duties = host.guard.sampled(
+        "g0",
+        limit_mw=300 * W,
+        requested_mw=650 * W,
+        limit_at_s=host.now,
+        draw_mw=290 * W,
+        draw_at_s=host.now,
+        energy_mj=None,
+        problem="",
+        health=GpuHealth.OK,
+    )
+    assert Write("g0", 500 * W) in duties
+    assert host.guard.report(host.now).gpus[0].limit_mw == 650 * W
