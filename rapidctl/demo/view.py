@@ -79,7 +79,9 @@ def _can_draw() -> bool:
 def plain(scene: Scene) -> str:
     """One line for a log."""
     hosts = "; ".join(_plain_host(host) for host in scene.hosts)
-    return f"{max(0.0, scene.now_s):3.0f} s of {scene.seconds:g}: {hosts}"
+    at_s = max(0.0, scene.now_s)
+    late = f" and {at_s - scene.seconds:.0f} s to let it finish" if at_s >= scene.seconds + 0.5 else ""
+    return f"{min(at_s, scene.seconds):3.0f} s of {scene.seconds:g}{late}: {hosts}"
 
 
 def render(scene: Scene, width: int) -> "RenderableType":

@@ -1,5 +1,7 @@
 """What the screen and the plain lines say."""
 
+from dataclasses import replace
+
 from rich.console import Console
 
 from rapid.core.cluster import Phase, Role
@@ -80,3 +82,8 @@ def test_screen_says_what_is_wrong() -> None:
 
 def test_screen_can_be_shown_before_the_first_picture() -> None:
     assert "uniform" in "\n".join(shown(scene(host_scene("uniform"), host_scene("rapid")), 80))
+
+
+def test_plain_line_says_when_only_the_last_requests_finish() -> None:
+    late = replace(two_hosts(), now_s=65.0)
+    assert plain(late).startswith(" 60 s of 60 and 5 s to let it finish: uniform SLO")
