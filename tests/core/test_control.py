@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from rapid.core import picture
 from rapid.core.cluster import Phase, Role
 from rapid.core.commands import Command
 from rapid.core.control import Control
-from rapid.core.events import EngineGone, EngineLoaded, Event, NodeGone, NodeHeard
+from rapid.core.events import EngineGone, EngineLoaded, Event, NodeGone, NodeHeard, RoleAsked
 from tests.core.engines import load
 from tests.core.hosts import W
 from tests.core.site import Site, in_words, paper_site, two_hosts, with_engines
@@ -248,6 +249,38 @@ def test_of_two_loads_the_fresher_counts() -> None:
     shown = site.control.status(site.now).instances[0].load
     assert shown is not None
     assert shown.waiting_requests == 3
+
+
+def test_a_load_is_as_old_as_its_node_says_by_its_own_clock() -> None:
+    """A report that comes fresh may carry a load that the engine pushed a while ago."""
+    site = with_engines(paper_site("uniform"))
+    site.loads.clear()
+    site.run(3.0)
+    host = site.hosts["n1"]
+    old = load("e0", PREFILL, at_s=host.now - 1.5, waiting=3)
+
+    site.step(NodeHeard(site.now, host.report((old,))))
+    assert site.control.status(site.now).instances[0].load == old
+    assert site.control.status(site.now + 0.6).instances[0].load is None
+
+    site.step(NodeHeard(site.now, host.report((replace(old, at_s=host.now + 60.0),))))
+    assert site.control.status(site.now + 2.1).instances[0].load is None, "no load is from the future"
+
+
+def test_a_policy_sees_the_role_that_an_instance_changes_to_and_the_longest_wait() -> None:
+    site = with_engines(paper_site("static"))
+    site.run(2.0)
+    site.loads["e0"] = {"waiting": 1, "oldest_wait_s": 0.5}
+    site.loads["e1"] = {"waiting": 1, "oldest_wait_s": 0.9}
+    site.loads["e5"] = {"waiting": 1, "oldest_wait_s": 9.0}
+    site.step(RoleAsked(site.now, "r", "e4", PREFILL, "ann"))
+    site.run(0.5)
+
+    seen = picture.view(site.control, site.control.limits.movable(site.now), True)
+
+    assert seen.latencies.oldest_wait_s == pytest.approx(0.9, abs=0.01), "what waits for decode has its first token"
+    assert next(one.role for one in seen.instances if one.instance == "e4") is PREFILL
+    assert {each.gpu: each.limit_mw for each in seen.gpus}["g4"] > 600 * W, "static gives it the watts of its new role"
 
 
 def test_a_load_that_is_old_is_no_load() -> None:

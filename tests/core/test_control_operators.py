@@ -159,6 +159,14 @@ def test_a_silent_node_is_released_and_its_watts_go_to_the_others() -> None:
     assert site.said[2] == "info n2: node is released; was silent"
 
 
+def test_what_is_freed_counts_gpus_that_were_never_seen() -> None:
+    site = two_hosts()
+    site.cut_off.update(("n1", "n2"))
+    site.run(3.0)
+
+    assert release(site, "n2")[-1] == "answer r: node n2 released, 1400 W freed"
+
+
 def test_a_node_that_reports_is_not_released() -> None:
     site = settled(two_hosts())
 

@@ -134,6 +134,17 @@ def test_donors_give_down_to_their_floor_and_recipients_take_up_to_their_ceiling
     assert [after[f"g{index}"] for index in range(8)] == [750.0] * 4 + [405.0] * 4, "no watt is given that nobody takes"
 
 
+def test_unequal_recipients_each_take_what_they_can() -> None:
+    seen = paper(prefill=3, prefill_w=700, **PREFILL_SHORT)  # type: ignore[arg-type]
+    limits_w = {"g0": 740.0, "g1": 720.0, "g2": 650.0}
+    gpus = [replace(each, limit_mw=round(limits_w.get(each.gpu, 600.0) * W)) for each in seen.gpus]
+    seen = replace(seen, gpus=tuple(gpus), rooms_mw={"room": sum(each.limit_mw for each in gpus)})
+
+    after = after_w(seen, decided(seen))
+
+    assert [after[f"g{index}"] for index in range(8)] == [750.0, 750.0, 735.0] + [575.0] * 5
+
+
 def test_a_move_gives_no_more_than_donors_have() -> None:
     seen = paper(prefill_w=600, decode_w=402, **PREFILL_SHORT)  # type: ignore[arg-type]
 
@@ -254,6 +265,34 @@ def test_a_mixed_instance_serves_both_roles_so_none_is_missing() -> None:
     prefill = [instance(f"p{index}", PREFILL, [f"g{index}"]) for index in (0, 1)]
 
     assert decided(view(gpus, [*prefill, *mixed], rooms_w={"room": 2_400}, ttft_s=0.3, tpot_s=0.02)) == NO_CHANGE
+
+
+def test_a_mixed_instance_counts_for_both_phases_and_moves_for_neither() -> None:
+    gpus = [gpu(f"g{index}", 600) for index in range(4)]
+    instances = [
+        instance("p0", PREFILL, ["g0"], queue=load("p0", PREFILL, waiting=9)),
+        instance("d1", DECODE, ["g1"]),
+        instance("m2", MIXED, ["g2"]),
+        instance("m3", MIXED, ["g3"]),
+    ]
+    seen = view(gpus, instances, rooms_w={"room": 2_400}, ttft_s=1.5, tpot_s=0.02)
+
+    targets = decided(seen)
+
+    assert after_w(seen, targets) == {"g0": 625.0, "g1": 575.0, "g2": 600.0, "g3": 600.0}
+    assert (dict(targets.inputs)["prefill_instances"], dict(targets.inputs)["decode_instances"]) == (3.0, 3.0)
+
+
+def test_the_instance_with_the_least_to_finish_is_moved_waiting_requests_count() -> None:
+    stuck = paper(prefill_w=750, decode_w=450, **PREFILL_SHORT)  # type: ignore[arg-type]
+    queues = {"d4": (1, 4), "d5": (4, 0), "d6": (0, 6), "d7": (2, 1)}  # running, waiting
+    busy = {
+        one.instance: replace(one, load=load(one.instance, DECODE, running=queue[0], waiting=queue[1]))
+        for one in stuck.instances
+        if (queue := queues.get(one.instance))
+    }
+
+    assert dict(decided(changed(stuck, **busy), decode_queue=9.0).roles) == {"d7": PREFILL}
 
 
 def test_without_any_instance_nothing_is_short() -> None:

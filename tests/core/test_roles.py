@@ -221,6 +221,7 @@ def test_a_drain_that_takes_too_long_is_cancelled_then_failed_and_heals() -> Non
     assert roles.tick(111.0) == []
     assert roles.tick(111.1) == [CancelRole("e0", "first", mark)]
     assert roles.tick(120.0) == [], "once"
+    assert roles.tick(130.0) == []
     assert told(roles.tick(130.1)) == ["error e0: still draining after 30 s; its role is uncertain"]
     assert stands(roles) == "failed prefill"
     assert roles.tick(140.0) == []

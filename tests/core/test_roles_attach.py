@@ -136,3 +136,24 @@ def test_a_life_that_goes_on_in_its_epoch_gives_orders_that_engines_take() -> No
     roles = roles_of(hello("e0", mark=Mark(1, 7)), hello("e1", mark=Mark(1, 3)), hello("e2", mark=Mark(0, 99)))
 
     assert roles.order("e1", DECODE, 0.0).mark == Mark(1, 8)
+
+
+def test_a_new_process_found_in_a_change_goes_back_to_what_it_says_it_is() -> None:
+    """The order that it obeys was given to the process before; nobody here knows where it leads."""
+    roles = pair_of_each()
+    roles.order("e0", DECODE, 5.0)
+    roles.detach("e0", "first")
+
+    roles.attach(hello("e0", PREFILL, incarnation="second", phase=Phase.WARMING), 7.0, NODES_OF)
+
+    assert roles.instances["e0"].target_role is PREFILL
+
+
+def test_a_life_goes_on_from_the_order_number_of_the_one_before_in_its_epoch_only() -> None:
+    roles = pair_of_each()
+    roles.go_on_from(Mark(1, 9), 4)
+    assert (roles.order("e0", DECODE, 0.0).mark, roles.moves) == (Mark(1, 10), 4)
+
+    roles = pair_of_each()
+    roles.go_on_from(Mark(0, 9), 4)
+    assert roles.order("e0", DECODE, 0.0).mark == Mark(1, 1)

@@ -130,6 +130,16 @@ def test_a_restarted_engine_begins_to_count_from_nothing() -> None:
     assert slo.ttft.attainment() == 10 / 13
 
 
+@pytest.mark.parametrize(("arrived", "finished", "counted"), [(9, 10, 10), (10, 9, 9)])
+def test_one_count_that_has_fallen_is_enough_for_a_restart(arrived: int, finished: int, counted: int) -> None:
+    slo = Slo(TARGETS, 5.0)
+    slo.take(PhaseLoad("e", Role.PREFILL, 0.0, arrived=10, finished=10), 0.0)
+
+    slo.take(PhaseLoad("e", Role.PREFILL, 0.0, arrived=arrived, finished=finished), 2.0)
+
+    assert slo.finished == counted
+
+
 def test_an_engine_that_restarts_at_once_loses_no_request() -> None:
     """Until it is sure that the reports are not old ones, they wait; then all of them count."""
     engine = Engine()
