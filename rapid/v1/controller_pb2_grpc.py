@@ -85,6 +85,9 @@ class ControllerServiceServicer:
 
     def GetStatus(self, request, context):
         """The whole picture, once.
+
+        | code        | when                           | what the caller does next |
+        | UNAVAILABLE | the controller starts or stops | retry after a second      |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -92,6 +95,10 @@ class ControllerServiceServicer:
 
     def Watch(self, request, context):
         """The whole picture again and again, until the caller hangs up.
+
+        | code             | when                            | what the caller does next |
+        | UNAVAILABLE      | the controller starts or stops  | retry after a second      |
+        | INVALID_ARGUMENT | an interval outside 0.1 to 60 s | fix the call              |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,6 +130,9 @@ class ControllerServiceServicer:
 
     def Pause(self, request, context):
         """Stop the policy. Leases are renewed and budgets hold all the same. Idempotent.
+
+        | code        | when                           | what the caller does next |
+        | UNAVAILABLE | the controller starts or stops | retry after a second      |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,6 +140,9 @@ class ControllerServiceServicer:
 
     def Resume(self, request, context):
         """Start the policy again. Idempotent.
+
+        | code        | when                           | what the caller does next |
+        | UNAVAILABLE | the controller starts or stops | retry after a second      |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,6 +161,10 @@ class ControllerServiceServicer:
 
     def ListDecisions(self, request, context):
         """The last decisions, newest first.
+
+        | code             | when                           | what the caller does next |
+        | UNAVAILABLE      | the controller starts or stops | retry after a second      |
+        | INVALID_ARGUMENT | a limit above 10,000           | fix the call              |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,9 +36,18 @@ class ControllerServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ControllerServiceAsyncStub: ...
     GetStatus: _grpc.UnaryUnaryMultiCallable[_controller_pb2.GetStatusRequest, _controller_pb2.GetStatusResponse]
-    """The whole picture, once."""
+    """The whole picture, once.
+
+    | code        | when                           | what the caller does next |
+    | UNAVAILABLE | the controller starts or stops | retry after a second      |
+    """
     Watch: _grpc.UnaryStreamMultiCallable[_controller_pb2.WatchRequest, _controller_pb2.WatchResponse]
-    """The whole picture again and again, until the caller hangs up."""
+    """The whole picture again and again, until the caller hangs up.
+
+    | code             | when                            | what the caller does next |
+    | UNAVAILABLE      | the controller starts or stops  | retry after a second      |
+    | INVALID_ARGUMENT | an interval outside 0.1 to 60 s | fix the call              |
+    """
     SetBudget: _grpc.UnaryUnaryMultiCallable[_controller_pb2.SetBudgetRequest, _controller_pb2.SetBudgetResponse]
     """Set the budget of a domain. Idempotent.
 
@@ -56,9 +65,17 @@ class ControllerServiceStub:
     |                     | cannot take, or not attached                          |                                    |
     """
     Pause: _grpc.UnaryUnaryMultiCallable[_controller_pb2.PauseRequest, _controller_pb2.PauseResponse]
-    """Stop the policy. Leases are renewed and budgets hold all the same. Idempotent."""
+    """Stop the policy. Leases are renewed and budgets hold all the same. Idempotent.
+
+    | code        | when                           | what the caller does next |
+    | UNAVAILABLE | the controller starts or stops | retry after a second      |
+    """
     Resume: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ResumeRequest, _controller_pb2.ResumeResponse]
-    """Start the policy again. Idempotent."""
+    """Start the policy again. Idempotent.
+
+    | code        | when                           | what the caller does next |
+    | UNAVAILABLE | the controller starts or stops | retry after a second      |
+    """
     ReleaseNode: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ReleaseNodeRequest, _controller_pb2.ReleaseNodeResponse]
     """An operator has looked: this silent node is off. What is booked for it is freed.
 
@@ -67,7 +84,12 @@ class ControllerServiceStub:
     | FAILED_PRECONDITION | the node still reports            | stop it first                           |
     """
     ListDecisions: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ListDecisionsRequest, _controller_pb2.ListDecisionsResponse]
-    """The last decisions, newest first."""
+    """The last decisions, newest first.
+
+    | code             | when                           | what the caller does next |
+    | UNAVAILABLE      | the controller starts or stops | retry after a second      |
+    | INVALID_ARGUMENT | a limit above 10,000           | fix the call              |
+    """
 
 @_typing.type_check_only
 class ControllerServiceAsyncStub(ControllerServiceStub):
@@ -77,9 +99,18 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetStatus: _aio.UnaryUnaryMultiCallable[_controller_pb2.GetStatusRequest, _controller_pb2.GetStatusResponse]  # type: ignore[assignment]
-    """The whole picture, once."""
+    """The whole picture, once.
+
+    | code        | when                           | what the caller does next |
+    | UNAVAILABLE | the controller starts or stops | retry after a second      |
+    """
     Watch: _aio.UnaryStreamMultiCallable[_controller_pb2.WatchRequest, _controller_pb2.WatchResponse]  # type: ignore[assignment]
-    """The whole picture again and again, until the caller hangs up."""
+    """The whole picture again and again, until the caller hangs up.
+
+    | code             | when                            | what the caller does next |
+    | UNAVAILABLE      | the controller starts or stops  | retry after a second      |
+    | INVALID_ARGUMENT | an interval outside 0.1 to 60 s | fix the call              |
+    """
     SetBudget: _aio.UnaryUnaryMultiCallable[_controller_pb2.SetBudgetRequest, _controller_pb2.SetBudgetResponse]  # type: ignore[assignment]
     """Set the budget of a domain. Idempotent.
 
@@ -97,9 +128,17 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     |                     | cannot take, or not attached                          |                                    |
     """
     Pause: _aio.UnaryUnaryMultiCallable[_controller_pb2.PauseRequest, _controller_pb2.PauseResponse]  # type: ignore[assignment]
-    """Stop the policy. Leases are renewed and budgets hold all the same. Idempotent."""
+    """Stop the policy. Leases are renewed and budgets hold all the same. Idempotent.
+
+    | code        | when                           | what the caller does next |
+    | UNAVAILABLE | the controller starts or stops | retry after a second      |
+    """
     Resume: _aio.UnaryUnaryMultiCallable[_controller_pb2.ResumeRequest, _controller_pb2.ResumeResponse]  # type: ignore[assignment]
-    """Start the policy again. Idempotent."""
+    """Start the policy again. Idempotent.
+
+    | code        | when                           | what the caller does next |
+    | UNAVAILABLE | the controller starts or stops | retry after a second      |
+    """
     ReleaseNode: _aio.UnaryUnaryMultiCallable[_controller_pb2.ReleaseNodeRequest, _controller_pb2.ReleaseNodeResponse]  # type: ignore[assignment]
     """An operator has looked: this silent node is off. What is booked for it is freed.
 
@@ -108,7 +147,12 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     | FAILED_PRECONDITION | the node still reports            | stop it first                           |
     """
     ListDecisions: _aio.UnaryUnaryMultiCallable[_controller_pb2.ListDecisionsRequest, _controller_pb2.ListDecisionsResponse]  # type: ignore[assignment]
-    """The last decisions, newest first."""
+    """The last decisions, newest first.
+
+    | code             | when                           | what the caller does next |
+    | UNAVAILABLE      | the controller starts or stops | retry after a second      |
+    | INVALID_ARGUMENT | a limit above 10,000           | fix the call              |
+    """
 
 class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Errors of every call: UNAVAILABLE (starting, stopping: retry), UNAUTHENTICATED (fix the certificates).
@@ -121,7 +165,11 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.GetStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.GetStatusResponse, _abc.Awaitable[_controller_pb2.GetStatusResponse]]:
-        """The whole picture, once."""
+        """The whole picture, once.
+
+        | code        | when                           | what the caller does next |
+        | UNAVAILABLE | the controller starts or stops | retry after a second      |
+        """
 
     @_abc_1.abstractmethod
     def Watch(
@@ -129,7 +177,12 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.WatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_controller_pb2.WatchResponse], _abc.AsyncIterator[_controller_pb2.WatchResponse]]:
-        """The whole picture again and again, until the caller hangs up."""
+        """The whole picture again and again, until the caller hangs up.
+
+        | code             | when                            | what the caller does next |
+        | UNAVAILABLE      | the controller starts or stops  | retry after a second      |
+        | INVALID_ARGUMENT | an interval outside 0.1 to 60 s | fix the call              |
+        """
 
     @_abc_1.abstractmethod
     def SetBudget(
@@ -165,7 +218,11 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.PauseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.PauseResponse, _abc.Awaitable[_controller_pb2.PauseResponse]]:
-        """Stop the policy. Leases are renewed and budgets hold all the same. Idempotent."""
+        """Stop the policy. Leases are renewed and budgets hold all the same. Idempotent.
+
+        | code        | when                           | what the caller does next |
+        | UNAVAILABLE | the controller starts or stops | retry after a second      |
+        """
 
     @_abc_1.abstractmethod
     def Resume(
@@ -173,7 +230,11 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.ResumeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.ResumeResponse, _abc.Awaitable[_controller_pb2.ResumeResponse]]:
-        """Start the policy again. Idempotent."""
+        """Start the policy again. Idempotent.
+
+        | code        | when                           | what the caller does next |
+        | UNAVAILABLE | the controller starts or stops | retry after a second      |
+        """
 
     @_abc_1.abstractmethod
     def ReleaseNode(
@@ -194,6 +255,11 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_pb2.ListDecisionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.ListDecisionsResponse, _abc.Awaitable[_controller_pb2.ListDecisionsResponse]]:
-        """The last decisions, newest first."""
+        """The last decisions, newest first.
+
+        | code             | when                           | what the caller does next |
+        | UNAVAILABLE      | the controller starts or stops | retry after a second      |
+        | INVALID_ARGUMENT | a limit above 10,000           | fix the call              |
+        """
 
 def add_ControllerServiceServicer_to_server(servicer: ControllerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
