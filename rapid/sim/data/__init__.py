@@ -1,0 +1,1 @@
+"""Request traces, as package data; README.md beside this says whose they are."""
