@@ -148,6 +148,7 @@ class Control:
         )
         self.limits = Limits(self.ledger, settings, kept.targets_mw if kept else ())
         self.roles = Roles(epoch=event.epoch, drain_s=settings.drain_s, switch_timeout_s=settings.switch_timeout_s)
+        self._health = {name: picture.node_health(self, name, event.at_s) for name in self.ledger.nodes}
         if kept is None or kept.ledger.mark.epoch != event.epoch:
             self.came_up_s = event.at_s
         if kept is None:
@@ -356,7 +357,7 @@ class Control:
         notices: list[Command] = []
         for name in self.ledger.nodes:
             health = picture.node_health(self, name, self.at_s)
-            before = self._health.get(name, NodeHealth.NEVER_HEARD)
+            before = self._health[name]
             if health is not before:
                 level = "warning" if health is NodeHealth.SILENT else "info"
                 notices.append(Notice(level, name, f"node is {health.value}; was {before.value}"))

@@ -283,6 +283,11 @@ class Ledger:
                 continue
             booking.confirm(gpu, report.mark, report.node_time_s, self._settings)
             findings += judge(booking, gpu, self._settings)
+            if gpu.ceiling_mw > node.spec.ceiling_mw:
+                problems.append(
+                    f"gpu {gpu.index} can be set to {watts(gpu.ceiling_mw)}, the controller's configuration says "
+                    f"{watts(node.spec.ceiling_mw)}"
+                )
             if gpu.fallback_mw > node.spec.fallback_mw:
                 problems.append(
                     f"gpu {gpu.index} falls back to {watts(gpu.fallback_mw)}, the controller's configuration says "

@@ -168,11 +168,20 @@ def test_a_role_that_stays_without_an_instance_gets_one() -> None:
     site = with_engines(paper_site("rapid"))
     for index in range(4):
         site.step(EngineGone(site.now, f"e{index}", "first", "killed"))
+        del site.loads[f"e{index}"]
 
-    assert site.run(1.0)[:2] == [
+    assert site.run(3.0)[:2] == [
         "D2 rapid: prefill is short: no instance serves it; power cannot do it; e4 changes role",
         "order e4 to prefill (1.1)",
     ]
+
+
+def test_an_engine_whose_stream_broke_and_that_goes_on_serving_is_not_replaced() -> None:
+    site = with_engines(paper_site("rapid"))
+    for index in range(4):
+        site.step(EngineGone(site.now, f"e{index}", "first", "connection reset"))
+
+    assert not [words for words in site.run(10.0) if "order" in words], "its load still comes, by way of rapidd"
 
 
 # ---- nodes and engines come and go ----

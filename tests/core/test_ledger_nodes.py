@@ -369,3 +369,12 @@ def test_a_report_of_a_higher_epoch_deposes_and_changes_nothing() -> None:
         "error n1: node n1 has seen epoch 7, ours is 1: another one leads [deposed]"
     ]
     assert story.held() == {"g0": 400.0, "g1": 400.0}
+
+
+def test_a_ceiling_that_is_higher_than_configured_is_shown() -> None:
+    """Before it had reported, such a GPU was booked too low."""
+    story = Story()
+
+    text = "error n1: gpu 1 can be set to 900 W, the controller's configuration says 700 W"
+    assert story.hear(g0="400 void", g1="400 void ceiling=900") == [text]
+    assert story.problem() == text.removeprefix("error n1: ")

@@ -117,7 +117,7 @@ def test_nothing_moves_while_a_role_changes(phase: Phase) -> None:
 def test_an_instance_that_is_gone_or_failed_holds_nothing_up_and_gets_nothing(phase: Phase) -> None:
     seen = paper(**PREFILL_SHORT)  # type: ignore[arg-type]
 
-    targets = decided(changed(seen, d7=replace(seen.instances[7], phase=phase)))
+    targets = decided(changed(seen, d7=replace(seen.instances[7], phase=phase, load=None)))
 
     assert "g7" not in targets.limits_mw
     assert targets.limits_mw["g6"] == 575 * W

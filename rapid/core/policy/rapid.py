@@ -181,7 +181,8 @@ class _Needs:
 
 
 def _present(one: InstanceView) -> bool:
-    return one.phase not in (Phase.GONE, Phase.FAILED)
+    """It serves or will. One whose stream broke goes on serving; it is gone when its load is no longer reported."""
+    return one.phase is not Phase.FAILED and (one.phase is not Phase.GONE or one.load is not None)
 
 
 def _waiting(instances: Iterable[InstanceView]) -> int:
