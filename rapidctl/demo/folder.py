@@ -38,7 +38,7 @@ def working_folder(given: Path | None, say: Callable[[str], None]) -> Iterator[F
     try:
         yield folder
     finally:
-        if folder.keep:
+        if folder.keep and any(folder.path.iterdir()):  # a bad trace ends a run before there is anything to see
             say(f"logs are kept in {folder.path}")
         else:
             shutil.rmtree(folder.path, ignore_errors=True)

@@ -21,6 +21,13 @@ def test_own_folder_goes_unless_there_is_something_to_see(capsys: pytest.Capture
     folder.path.rmdir()
 
 
+def test_own_folder_goes_when_the_run_ended_before_it_began() -> None:
+    said: list[str] = []
+    with pytest.raises(UsageError), working_folder(None, said.append) as folder:
+        raise UsageError("a bad trace")
+    assert (said, folder.path.exists()) == ([], False)
+
+
 def test_given_folder_stays() -> None:
     with working_folder(None, print) as outer:
         outer.keep = False
