@@ -71,19 +71,22 @@ class Controllers:
         """Write the configuration; `values` replace what is in CONFIG."""
         self.config.write_text(CONFIG.format(**USUAL | values))
 
-    def launch(self, *arguments: str, flags: Sequence[str] = (), before: str = "") -> subprocess.Popen[bytes]:
-        """Start one and wait for nothing. `before` is a shell command run in the process before it becomes ours."""
+    def launch(
+        self, *arguments: str, flags: Sequence[str] = (), before: str = "", log: Path | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start one and wait for nothing. `before` is a shell command run in the process before it becomes ours; `log`
+        is where it writes, if not where all do."""
         command = [sys.executable, *flags, "-m", "rapidctl.controller", "--config", str(self.config), *arguments]
         if before:
             command = ["sh", "-c", f'{before}; exec "$@"', "sh", *command]
-        with self.log.open("ab") as log:
+        with (log or self.log).open("ab") as out:
             process = subprocess.Popen(
                 command,
                 cwd=ROOT,
                 env={**os.environ, "NOTIFY_SOCKET": str(self.folder / "ntf")},
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=out,
+                stderr=out,
             )
         self._processes.append(process)
         return process
@@ -102,8 +105,9 @@ class Controllers:
 
     def refused(self, *arguments: str, flags: Sequence[str] = ()) -> tuple[int, str]:
         """The exit code and the last line of one that does not stay."""
-        code = self.launch(*arguments, flags=flags).wait(DEADLINE_S)
-        return code, (self.log.read_text().strip().splitlines() or [""])[-1]
+        log = self.folder / f"refused-{len(self._processes)}.log"  # its own: another one may live, and write too
+        code = self.launch(*arguments, flags=flags, log=log).wait(DEADLINE_S)
+        return code, (log.read_text().strip().splitlines() or [""])[-1]
 
     def heard(self) -> list[str]:
         """What they have told the service manager since the last call."""
