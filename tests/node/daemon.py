@@ -88,26 +88,31 @@ class Host:
         )
 
     def launch(
-        self, *, env: Mapping[str, str] | None = None, flags: Sequence[str] = (), arguments: Sequence[str] = ()
+        self,
+        *,
+        env: Mapping[str, str] | None = None,
+        flags: Sequence[str] = (),
+        arguments: Sequence[str] = (),
+        log: Path | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Start a daemon and wait for nothing."""
-        with self.log.open("ab") as log:
+        """Start a daemon and wait for nothing. `log` is where it writes, if not where all do."""
+        with (log or self.log).open("ab") as out:
             process = subprocess.Popen(
                 [sys.executable, *flags, "-m", "rapidd", "--config", str(self.config), *arguments],
                 cwd=ROOT,
                 env={**os.environ, "NOTIFY_SOCKET": str(self.folder / "notify"), **(env or {})},
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=out,
+                stderr=out,
             )
         self._processes.append(process)
         return process
 
     def refused(self, *, flags: Sequence[str] = (), arguments: Sequence[str] = ()) -> tuple[int, str]:
         """The exit code and the last line of a daemon that does not stay."""
-        process = self.launch(flags=flags, arguments=arguments)
-        code = process.wait(DEADLINE_S)
-        return code, (self.log.read_text().strip().splitlines() or [""])[-1]
+        log = self.folder / f"refused-{len(self._processes)}.log"  # its own: another one may live, and write too
+        code = self.launch(flags=flags, arguments=arguments, log=log).wait(DEADLINE_S)
+        return code, (log.read_text().strip().splitlines() or [""])[-1]
 
     def start(self, *, env: Mapping[str, str] | None = None) -> "Daemon":
         """Start a daemon and wait until it is ready."""
