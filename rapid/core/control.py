@@ -8,7 +8,6 @@ The same events give the same commands, byte for byte, so a journal of events ca
 explained. Time comes with the events; there is no clock here.
 """
 
-from collections import deque
 from collections.abc import Callable, Mapping
 
 from rapid.core import picture
@@ -47,8 +46,6 @@ from rapid.core.settings import Settings
 from rapid.core.slo import Slo
 from rapid.core.status import Status
 
-_MAX_DECISIONS = 10_000
-
 
 class Control:
     """The state of one controller life. The first event is Started."""
@@ -69,7 +66,7 @@ class Control:
         self.loads = Loads(self.slo)
         self.last_power_s = float("-inf")
         self.last_role_s = float("-inf")
-        self.decided: deque[Decision] = deque(maxlen=_MAX_DECISIONS)
+        self.last_decision: Decision | None = None
         self._decisions = 0
         self._health: dict[str, NodeHealth] = {}
         self._over: set[str] = set()
@@ -98,16 +95,6 @@ class Control:
     def status(self, at_s: float) -> Status:
         """The whole picture at at_s."""
         return picture.draw(self, at_s)
-
-    def decisions(self, *, limit: int, about: str = "") -> tuple[Decision, ...]:
-        """The last decisions, newest first; `about` a decision id, a GPU, an instance or a domain."""
-        chosen: list[Decision] = []
-        for decision in reversed(self.decided):
-            if len(chosen) >= limit:
-                break
-            if not about or about == decision.id or any(about == subject for subject, _, _ in decision.changes):
-                chosen.append(decision)
-        return tuple(chosen)
 
     def snapshot(self) -> ControlSnapshot:
         """What the next life starts with."""
@@ -349,7 +336,7 @@ class Control:
         self._decisions += 1
         wall_s = self.started.wall_s + self.at_s - self.started.at_s
         decision = Decision(f"D{self._decisions}", self.at_s, wall_s, by, reason, inputs, changes)
-        self.decided.append(decision)
+        self.last_decision = decision
         return Announce(decision)
 
     def _watch_nodes(self) -> list[Command]:

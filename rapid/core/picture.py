@@ -109,7 +109,7 @@ def draw(control: "Control", at_s: float) -> Status:
         slo=_slo(control, at_s),
         role_moves=control.roles.moves,
         watts_moved_mw=control.limits.moved_mw,
-        last_decision=control.decided[-1] if control.decided else None,
+        last_decision=control.last_decision,
     )
 
 

@@ -191,7 +191,7 @@ class Careless(Control):
 
     def step(self, event: Event) -> list[Command]:
         commands = super().step(event)
-        if len(self.decided) == 0:
+        if self.last_decision is None:
             for gpu, booking in self.ledger.gpus.items():
                 booking.sent.clear()
                 booking.confirmed_mw = min(booking.confirmed_mw, self.limits.targets_mw.get(gpu, booking.confirmed_mw))

@@ -171,43 +171,18 @@ def test_attainment_and_quantiles_are_shown() -> None:
 # ---- decisions ----
 
 
-def test_decisions_newest_first_and_by_what_they_are_about() -> None:
-    site = with_engines(paper_site("rapid"))
-    site.step(RoleAsked(site.now, "r", "e4", PREFILL, "ann"))
-    site.step(BudgetAsked(site.now, "r", "host", 4_000 * W, False, "ann"))
-    decided = site.control.decisions
-
-    assert [each.id for each in decided(limit=10)] == ["D4", "D3", "D2", "D1"]
-    assert [each.id for each in decided(limit=2)] == ["D4", "D3"]
-    assert decided(limit=0) == ()
-    assert [each.id for each in decided(limit=10, about="e4")] == ["D2"]
-    assert [each.id for each in decided(limit=10, about="g7")] == ["D4", "D1"]
-    assert [each.id for each in decided(limit=1, about="g7")] == ["D4"]
-    assert [each.id for each in decided(limit=10, about="host")] == ["D3"]
-    assert [each.id for each in decided(limit=10, about="D2")] == ["D2"]
-    assert decided(limit=10, about="nothing") == ()
-
-
 def test_a_decision_says_who_when_why_on_what_and_what_changed() -> None:
     site = with_engines(paper_site("rapid"))
     for index in range(4):
         site.loads[f"e{index}"] = {"waiting": 6, "oldest_wait_s": 1.5}
     site.run(0.5)
 
-    (decision,) = site.control.decisions(limit=1)
+    decision = site.control.last_decision
 
+    assert decision is not None
     assert (decision.id, decision.by, decision.at_s) == ("D2", "rapid", site.now)
     assert decision.wall_s == pytest.approx(1.75e9 + site.now - 1_000.0)
     assert decision.reason == "prefill is short: TTFT 1500 ms over 1000 ms, 6.0 waiting each; watts from decode"
     assert dict(decision.inputs)["decode_queue"] == 0.0
     assert decision.changes[0] == ("g4", "600 W", "575 W") or decision.changes[0] == ("g0", "600 W", "625 W")
     assert len(decision.changes) == 8
-
-
-def test_only_the_last_ten_thousand_decisions_are_kept() -> None:
-    site = two_hosts()
-    site.run(2.0)
-    for index in range(10_100):
-        site.control.step(BudgetAsked(site.now, "r", "room", (2_000 + index % 2) * W, False, "ann"))
-
-    assert len(site.control.decisions(limit=20_000)) == 10_000
