@@ -1,6 +1,7 @@
 """The streams to the nodes: one per node, dialled again for as long as the controller lives. Reports in, grants out."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
@@ -141,7 +142,10 @@ class NodeLink:
         except TimeoutError:
             raise Unreachable(f"took no message for {self._timing.rpc_timeout_s:g} s") from None
         except asyncio.InvalidStateError:
-            await call.read()  # The call was over before we wrote, and reading says why.
+            # The call was over before we wrote, and reading says why; but nothing of the world is waited for for ever.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._timing.rpc_timeout_s):
+                    await call.read()
             raise _ended() from None
 
     def _stepping_down(self, error: Stale) -> NoReturn:
