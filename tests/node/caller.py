@@ -29,9 +29,19 @@ async def greet(
     channel: grpc.aio.Channel, epoch: int = 1, controller_id: str = CONTROLLER, interval_s: float = LONG_S
 ) -> Call:
     """A stream that has been greeted; its first report is still to be read."""
-    call = enforce(channel)
-    await call.write(encode_greeting(Greeting(epoch, controller_id), report_interval_s=interval_s))
-    return call
+    greeting = encode_greeting(Greeting(epoch, controller_id), report_interval_s=interval_s)
+    for _ in range(5):
+        call = enforce(channel)
+        try:
+            await call.write(greeting)
+        except grpc.aio.AioRpcError as failure:
+            # A refusal that overtakes the write is lost in gRPC, which then says only that the write failed; a
+            # controller dials again, and so do we.
+            if failure.code() is not grpc.StatusCode.INTERNAL:
+                raise
+            continue
+        return call
+    raise AssertionError("five greetings in a row were overtaken by their refusals")
 
 
 def grants(
