@@ -1,6 +1,5 @@
 """The demo: two simulated hosts on one trace, made of the real daemons and of engines that only pretend to compute.
 
-role_change        the engine's side of a role order; pure, and what an engine adapter will build on
 talk               what engines and a front end say to each other, and the socket they say it over
 engine             the simulated engine: the model of rapid.sim, a role, and the time it is told
 serve, links       the same as a process: its GPU, its clock, its connections; own_load: requests it makes up

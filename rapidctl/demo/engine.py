@@ -10,10 +10,10 @@ from math import inf
 from typing import Protocol
 
 from rapid.core.cluster import EngineHello, Mark, Phase, PhaseLoad, Role, RoleProgress
+from rapid.core.role_change import Close, Duty, Open, RoleChange, Switch, Tell
 from rapid.sim.instance import Instance
 from rapid.sim.power import LimitCurve
 from rapid.sim.requests import Backlog, Drained, Finished, Output, PrefillDone, Request, Switched
-from rapidctl.demo.role_change import Close, Duty, Open, RoleChange, Switch, Tell
 
 
 class Clients(Protocol):

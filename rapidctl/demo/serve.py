@@ -12,6 +12,7 @@ from random import Random
 
 from rapid.core.cluster import Role
 from rapid.core.errors import ConfigInvalid, UsageError
+from rapid.core.role_change import RoleChange
 from rapid.sim.instance import Instance
 from rapid.sim.profile import Profile
 from rapid.sim.requests import Activity, Die
@@ -20,7 +21,6 @@ from rapid.tls import TlsConfig, check_dial
 from rapidctl.demo.engine import Clients, Controller, Engine
 from rapidctl.demo.links import ControllerLink, FrontEndLink, LoadLink, Say, keep_connected
 from rapidctl.demo.own_load import OwnLoad
-from rapidctl.demo.role_change import RoleChange
 
 PRODUCT = "rapid sim-engine"
 # How often to look at the GPU's limit. Shorter than the lag before a device begins to follow a new one, so that no

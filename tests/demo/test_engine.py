@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 
 from rapid.core.cluster import Mark, Phase, Role, RoleProgress
+from rapid.core.role_change import RoleChange
 from rapid.sim.instance import Instance
 from rapid.sim.power import LimitCurve
 from rapid.sim.profile import profile_named
 from rapid.sim.requests import Backlog, Finished, PrefillDone, Request
 from rapidctl.demo.engine import Engine
-from rapidctl.demo.role_change import RoleChange
 
 PROFILE = profile_named("mi300x-8b")
 

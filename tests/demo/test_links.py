@@ -15,6 +15,7 @@ import pytest
 
 from rapid.core.cluster import EngineHello, Mark, Phase, PhaseLoad, Role, RoleProgress
 from rapid.core.commands import CancelRole, OrderRole
+from rapid.core.role_change import RoleChange
 from rapid.rpc import start_server
 from rapid.sim.instance import Instance
 from rapid.sim.power import LimitCurve
@@ -34,7 +35,6 @@ from rapid.wire.engine import (
 from rapidctl.demo.engine import Engine
 from rapidctl.demo.links import ControllerLink, FrontEndLink, LoadLink, keep_connected
 from rapidctl.demo.own_load import OwnLoad
-from rapidctl.demo.role_change import RoleChange
 from tests.wait import wait_until
 
 SOON_S = 10.0

@@ -78,6 +78,7 @@ AREAS = (
             *SHAPES,
             *DAEMON,
             "rapid.core.commands",
+            "rapid.core.role_change",
             "rapid.core.slo",
             "rapid.sim",
             "rapid.simgpu",

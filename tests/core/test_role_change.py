@@ -3,7 +3,7 @@
 import pytest
 
 from rapid.core.cluster import Mark, Phase, Role, RoleProgress
-from rapidctl.demo.role_change import Close, Duty, Open, RoleChange, Switch, Tell
+from rapid.core.role_change import Close, Duty, Open, RoleChange, Switch, Tell
 
 BOTH = (Role.PREFILL, Role.DECODE)
 
