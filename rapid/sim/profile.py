@@ -14,6 +14,8 @@ from rapid.core.errors import NotFound
 from rapid.sim.curves import PowerLaw, QuadraticKnee, Saturating, SpeedCurve
 from rapid.sim.power import Lag
 
+_REMOTE_BYTES_PER_S = 40e9  # of one GPU's NDR link between nodes (assumed)
+
 
 class PrefillCorner(Enum):
     """Nothing public measures prefill alone under a limit, so claims are made at both ends of the band."""
@@ -71,8 +73,9 @@ class Profile:
     steep: SpeedCurve
     shallow: SpeedCurve
     kv_capacity_tokens: int
-    transfer_bytes_per_s: float
+    transfer_bytes_per_s: float  # of one GPU's link inside the node
     lag: Lag
+    gpus: int = 1  # tensor parallel degree; limits and draws are per GPU, times and KV capacity are the instance's
     kv_bytes_per_token: int = 131_072  # Llama-3.1-8B, bf16: 32 layers x 8 heads x 128 x 2 (key, value) x 2 bytes
     transfer_s: float = 0.0005  # RoCE 8x400; assumed for every link
     host_ms: float = 1.1  # .7 to 1.5: half of the excess of ML.ENERGY's H100 ITL over composed kernels
@@ -112,9 +115,13 @@ class Profile:
         """The draw of a decode step that no limit holds back."""
         return _interpolated(self.decode_natural_mw, batch)
 
-    def pull_s(self, prompt_tokens: int) -> float:
-        """Seconds to move the KV cache of a prompt from a prefill to a decode instance."""
-        return self.transfer_s + prompt_tokens * self.kv_bytes_per_token / self.transfer_bytes_per_s
+    def pull_s(self, prompt_tokens: int, *, remote: bool = False) -> float:
+        """Seconds to move the KV cache of a prompt from a prefill to a decode instance; remote: to another node.
+
+        Every GPU of an instance moves its own share over its own link.
+        """
+        bytes_per_s = _REMOTE_BYTES_PER_S if remote else self.transfer_bytes_per_s
+        return self.transfer_s + prompt_tokens * self.kv_bytes_per_token / (self.gpus * bytes_per_s)
 
 
 @lru_cache(maxsize=8192)

@@ -115,6 +115,16 @@ def test_a_pull_is_latency_and_bytes_over_bandwidth() -> None:
     assert MI300X.pull_s(8192) == pytest.approx(0.0005 + 8192 * 131_072 / 45e9, rel=1e-12)
 
 
+def test_a_pull_from_another_node_goes_over_the_network() -> None:
+    assert H200.pull_s(8192, remote=True) == pytest.approx(0.0005 + 8192 * 131_072 / 40e9, rel=1e-12)
+
+
+def test_each_gpu_of_a_tensor_parallel_instance_pulls_its_own_share() -> None:
+    four = replace(H200, gpus=4)
+    assert four.pull_s(8192) == pytest.approx(0.0005 + 8192 * 131_072 / (4 * 300e9), rel=1e-12)
+    assert four.pull_s(8192, remote=True) == pytest.approx(0.0005 + 8192 * 131_072 / (4 * 40e9), rel=1e-12)
+
+
 def test_an_unknown_profile_is_named_with_those_there_are() -> None:
     with pytest.raises(NotFound, match=r"no profile named 'tpu' \(known: h100-8b, h200-8b, mi300x-8b\)"):
         profile_named("tpu")
