@@ -1,16 +1,16 @@
-"""A discrete-event run of one host: instances with fixed or scripted roles and limits, behind one router.
+"""A discrete-event run of instances behind one router, on one host or on many; somebody else decides roles and limits.
 
 Time jumps from event to event. An instance is looked at only when it has something to say, so the cost follows the
 number of requests and not the number of tokens.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import inf
 from random import Random
 
-from rapid.core.cluster import Role
+from rapid.core.cluster import Phase, Role
 from rapid.sim.instance import Instance
 from rapid.sim.power import LimitCurve
 from rapid.sim.profile import Profile
@@ -27,14 +27,21 @@ from rapid.sim.requests import (
 )
 from rapid.sim.router import Dispatch, Router, SendKv, SendPrompt, TurnedAway
 
+News = tuple[str, Drained | Switched]  # with the instance that it is about
+Alarm = tuple[float, int, str]  # when an instance has something to say; ties go by the order of the plans
+
+_DEFAULTS = EngineSettings()
+
 
 @dataclass(frozen=True, slots=True)
 class InstancePlan:
-    """One GPU of the host: its role and limit at the start, and how it differs from its data sheet."""
+    """One instance: its role and limit at the start, how it differs from its data sheet, and where it is."""
 
     role: Role
-    limit_mw: int
+    limit_mw: int  # of each of its GPUs
     die: Die = NOMINAL_DIE
+    node: str = ""  # a KV cache that moves between nodes takes longer
+    name: str | None = None  # None: gpu0, gpu1, ... in the order of the plans
 
 
 def uniform_host(profile: Profile, prefill: int, decode: int, limit_mw: int) -> tuple[InstancePlan, ...]:
@@ -50,59 +57,108 @@ def cast_die(dice: Random) -> Die:
 
 
 class Cluster:
-    """Feed it requests in order of arrival with offer(), then finish(). Finished requests collect in `finished`."""
+    """Feed it requests in order of arrival with offer(), then finish().
+
+    Finished requests go to on_finished, and nothing is kept of them; without it they collect in `finished`. A role
+    change is either scripted, change_role(), or made by the caller step by step, who then watches `news`:
+
+        close(name) -> Drained -> switch(name, role) -> Switched -> open(name, role)      or open() before the switch
+    """
 
     def __init__(
-        self, profile: Profile, plans: Sequence[InstancePlan], *, settings: EngineSettings | None = None
+        self,
+        profile: Profile,
+        plans: Sequence[InstancePlan],
+        *,
+        settings: EngineSettings = _DEFAULTS,
+        on_finished: Callable[[Finished], None] | None = None,
     ) -> None:
         self.now_s = 0.0
+        self.on_finished = on_finished
         self.finished: list[Finished] = []
-        self.turned_away: list[Request] = []
-        self._profile = profile
+        self.turned_away = 0
+        self.news: list[News] = []  # of instances that the caller closed; take_news() empties it
         self._router = Router()
         self._instances: dict[str, Instance] = {}
+        self._numbers: dict[str, int] = {}  # in the order of the plans
+        self._nodes: dict[str, str] = {}
         self._curves: dict[str, LimitCurve] = {}
-        self._next_roles: dict[str, Role] = {}
-        self._events: list[tuple[float, int, str]] = []  # heap; an entry counts only while it is in _scheduled
-        self._scheduled: dict[str, tuple[float, int, str]] = {}
-        self._order = 0
-        for index, plan in enumerate(plans):
-            name = f"gpu{index}"
+        self._scripts: dict[str, Role] = {}  # role changes that go on by themselves
+        self._alarms: list[Alarm] = []  # heap; an entry counts only while it is in _alarm_of
+        self._alarm_of: dict[str, Alarm] = {}
+        for number, plan in enumerate(plans):
+            name = plan.name or f"gpu{number}"
+            assert name not in self._instances, f"two instances are called {name}"
             self._curves[name] = curve = LimitCurve.constant(plan.limit_mw, profile.lag)
-            self._instances[name] = Instance(
-                name, plan.role, profile, curve, settings=settings or EngineSettings(), die=plan.die
-            )
+            self._instances[name] = Instance(name, plan.role, profile, curve, settings=settings, die=plan.die)
+            self._numbers[name], self._nodes[name] = number, plan.node
             self._router.open(name, plan.role)
+
+    # ---- time ----
+
+    @property
+    def next_s(self) -> float:
+        """Nothing happens before this time unless the caller does something; infinite: nothing will."""
+        while self._alarms:
+            alarm = self._alarms[0]
+            if self._alarm_of.get(alarm[2]) is alarm:
+                return alarm[0]
+            heappop(self._alarms)  # the instance has changed its plans since
+        return inf
+
+    def run_until(self, at_s: float) -> None:
+        """Handles all events up to at_s."""
+        while self._run_one(at_s):
+            pass
+
+    def run_to_news(self, at_s: float) -> bool:
+        """Handles events up to at_s, or to the first one that is news for the caller; True: there is news."""
+        while not self.news and self._run_one(at_s):
+            pass
+        return bool(self.news)
 
     def offer(self, request: Request) -> None:
         """Lives until the request arrives and routes it."""
         self.run_until(request.arrival_s)
         self._perform(self._router.arrive(request))
 
-    def run_until(self, at_s: float) -> None:
-        """Handles all events up to at_s."""
-        while self._events and self._events[0][0] <= at_s:
-            entry = heappop(self._events)
-            name = entry[2]
-            if self._scheduled.get(name) is not entry:
-                continue  # the instance has changed its plans since
-            self.now_s = entry[0]
-            self._handle(name, self._instances[name].advance(self.now_s))
-            self._schedule(name)
-        if at_s < inf:
-            self.now_s = max(self.now_s, at_s)
-
     def finish(self, deadline_s: float = inf) -> None:
         """Lives until nothing is left to do, or the deadline."""
         self.run_until(deadline_s)
 
+    # ---- role changes ----
+
     def change_role(self, name: str, role: Role) -> None:
-        """Begins to drain the instance; it switches as soon as it is empty."""
+        """Begins to drain the instance; it switches as soon as it is empty, and opens. No news of it."""
+        self._scripts[name] = role
+        self.close(name)
+
+    def close(self, name: str) -> None:
+        """Sends the instance nothing more, and what it has not begun elsewhere. Drained is news once it is empty."""
         self._router.close(name)
-        self._next_roles[name] = role
         backlog = self._instances[name].close(self.now_s)
         self._schedule(name)
         self._perform(self._router.hand_back(name, backlog))
+
+    def switch(self, name: str, role: Role) -> None:
+        """Begins the change of a drained instance to this role; Switched is news when it has got there."""
+        self._instances[name].switch(role, self.now_s)
+        self._schedule(name)
+
+    def open(self, name: str, role: Role) -> None:
+        """Sends requests to a closed instance again: one that has switched, or, before the switch, as it was."""
+        instance = self._instances[name]
+        assert instance.role is role, f"{name} is in role {instance.role.value}, not {role.value}"
+        if instance.phase is Phase.DRAINING:
+            instance.reopen(self.now_s)
+        self._perform(self._router.open(name, role))
+
+    def take_news(self) -> list[News]:
+        """What has happened to the instances that the caller closed, since the last call, in order of time."""
+        news, self.news = self.news, []
+        return news
+
+    # ---- power ----
 
     def set_limit(self, name: str, limit_mw: int) -> None:
         """Sets a limit on the GPU of the instance; it takes effect with the profile's lag."""
@@ -110,8 +166,15 @@ class Cluster:
         self._instances[name].set_limit(self._curves[name], self.now_s)
         self._schedule(name)
 
+    def energy_mj(self) -> float:
+        """The energy that all GPUs have drawn so far."""
+        return sum(instance.energy_mj(self.now_s) for instance in self._instances.values())
+
+    # ---- what is there ----
+
     @property
     def instances(self) -> dict[str, Instance]:
+        """By name, in the order of the plans; for looking only."""
         return self._instances
 
     @property
@@ -119,9 +182,26 @@ class Cluster:
         """Requests that wait at the router."""
         return self._router.waiting
 
-    def energy_mj(self) -> float:
-        """The energy that all GPUs have drawn so far."""
-        return sum(instance.energy_mj(self.now_s) for instance in self._instances.values())
+    @property
+    def remembered(self) -> int:
+        """How many entries it keeps: bounded by the instances and the requests under way, if on_finished is set."""
+        return len(self._alarms) + len(self.news) + len(self.finished) + self._router.remembered
+
+    # ---- inside ----
+
+    def _run_one(self, at_s: float) -> bool:
+        """Handles the next event up to at_s; False: there is none, and it is at_s."""
+        next_s = self.next_s
+        if next_s > at_s or next_s == inf:
+            if at_s < inf:
+                self.now_s = max(self.now_s, at_s)
+            return False
+        name = heappop(self._alarms)[2]
+        del self._alarm_of[name]
+        self.now_s = max(self.now_s, next_s)
+        self._handle(name, self._instances[name].advance(self.now_s))
+        self._schedule(name)
+        return True
 
     def _handle(self, name: str, outputs: list[Output]) -> None:
         for output in outputs:
@@ -129,12 +209,31 @@ class Cluster:
                 case PrefillDone():
                     self._perform(self._router.prefill_done(name, output))
                 case Finished():
-                    if self._router.finished(name, output.request.request_id):
-                        self.finished.append(output)
+                    self._finish(name, output)
                 case Drained():
-                    self._instances[name].switch(self._next_roles.pop(name), self.now_s)
+                    self._drained(name, output)
                 case Switched():
-                    self._perform(self._router.open(name, output.role))
+                    self._switched(name, output)
+
+    def _finish(self, name: str, finished: Finished) -> None:
+        if not self._router.finished(name, finished.request.request_id):
+            return
+        if self.on_finished is None:
+            self.finished.append(finished)
+        else:
+            self.on_finished(finished)
+
+    def _drained(self, name: str, drained: Drained) -> None:
+        if name in self._scripts:
+            self.switch(name, self._scripts[name])
+        elif self._instances[name].phase is Phase.DRAINING:  # else it has been opened again meanwhile
+            self.news.append((name, drained))
+
+    def _switched(self, name: str, switched: Switched) -> None:
+        if self._scripts.pop(name, None):
+            self.open(name, switched.role)
+        else:
+            self.news.append((name, switched))
 
     def _perform(self, dispatches: list[Dispatch]) -> None:
         for dispatch in dispatches:
@@ -146,19 +245,22 @@ class Cluster:
                     self._instances[dispatch.instance].receive_kv(dispatch.done, self.now_s)
                     self._schedule(dispatch.instance)
                 case TurnedAway():
-                    self.turned_away.append(dispatch.request)
+                    self.turned_away += 1
 
     def _schedule(self, name: str) -> None:
+        """Wakes the instance when it next has something to say."""
         next_s = self._instances[name].next_event_s()
-        known = self._scheduled.get(name)
+        known = self._alarm_of.get(name)
         if known is not None and known[0] == next_s:
             return
         if next_s == inf:
-            self._scheduled.pop(name, None)
-            return
-        self._order += 1
-        self._scheduled[name] = entry = (next_s, self._order, name)
-        heappush(self._events, entry)
+            self._alarm_of.pop(name, None)
+        else:
+            self._alarm_of[name] = alarm = (next_s, self._numbers[name], name)
+            heappush(self._alarms, alarm)
+        if len(self._alarms) > 4 * len(self._instances) + 16:
+            # An instance that changes its plans often leaves alarms behind that lie far ahead.
+            self._alarms = sorted(self._alarm_of.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +278,7 @@ def simulate(
     plans: Sequence[InstancePlan],
     requests: Iterable[Request],
     *,
-    settings: EngineSettings | None = None,
+    settings: EngineSettings = _DEFAULTS,
     deadline_s: float = inf,
 ) -> Run:
     """Runs the requests, in order of arrival, to the end or to the deadline. The same input gives the same bytes."""
