@@ -1,6 +1,8 @@
 """The simulated world: pure and seeded. It takes the time and the dice as arguments and never looks at a clock.
 
-curves, profile     what a GPU and an engine can do: times, draws, speeds under a limit
+board, curves       what a GPU can do: limits, memory, speed under a limit
+profile             what an engine on it can do with one model: times, draws, capacity
+sensor              what the power meter of a board shows
 power               the limit in effect after a change, and the exact energy under it
 requests            the frozen nouns that move between instances
 prefill, decode     the two phases at token level; instance: one engine with a role, queues, counters
