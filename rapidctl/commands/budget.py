@@ -1,7 +1,5 @@
 """`rapidctl budget get|set`: the power budget of a domain."""
 
-from typing import Any
-
 import click
 
 from rapid.core.errors import NotFound, watts
@@ -10,6 +8,7 @@ from rapidctl import output
 from rapidctl.commands._documents import domain_document
 from rapidctl.commands._names import completer, domains
 from rapidctl.commands._page import domain_table
+from rapidctl.commands._units import Watts
 from rapidctl.commands._verb import Options, Verb, call, confirm, operator
 
 GET_EXAMPLES = """\
@@ -24,21 +23,6 @@ rapidctl budget set rack1 4800W
 rapidctl budget set rack1 4.8kW --yes   # for scripts: raise without asking
 rapidctl budget set rack1 3kW --force   # even if its floors do not fit"""
 SET_SHAPE = "one object: domain budget_w before_w forced text"
-
-
-class Watts(click.ParamType[int]):
-    """A power with its unit, as in the configuration; the value is milliwatts."""
-
-    name = "watts"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        from rapid.config.units import parse_power
-
-        try:
-            power_mw = int(parse_power(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        return power_mw if power_mw > 0 else self.fail(f"{value!r} is no budget: it must be above 0 W", param, ctx)
 
 
 @click.group()
