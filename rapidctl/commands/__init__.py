@@ -41,6 +41,7 @@ SECTIONS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
     (
         "Try",
         (
+            Entry("sim", "sim", "Compare policies on a trace of yours, in simulated time."),
             Entry("demo", "demo", "Two simulated hosts on one real trace, side by side."),
             Entry("sim-gpus", "sim_gpus", "Make simulated GPUs for rapidd's sim backend."),
             Entry("sim-engine", "sim_engine", "Run one simulated engine instance."),
@@ -51,16 +52,19 @@ SECTIONS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
 
 
 class Verbs(click.Group):
-    """The group of all verbs in SECTIONS."""
+    """The group of all verbs in `sections`, whose modules are below `package`."""
+
+    sections = SECTIONS
+    package = __name__
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [entry.verb for _, entries in SECTIONS for entry in entries]
+        return [entry.verb for _, entries in self.sections for entry in entries]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        for _, entries in SECTIONS:
+        for _, entries in self.sections:
             for entry in entries:
                 if entry.verb == cmd_name:
-                    return load(entry)
+                    return load(entry, self.package)
         return None
 
     def resolve_command(
@@ -73,15 +77,15 @@ class Verbs(click.Group):
             raise click.NoSuchCommand(error.command_name, possibilities=self.list_commands(ctx), ctx=ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for title, entries in SECTIONS:
+        for title, entries in self.sections:
             with formatter.section(title):
                 formatter.write_dl([(entry.verb, entry.help) for entry in entries])
 
 
-def load(entry: Entry) -> click.Command:
+def load(entry: Entry, package: str = __name__) -> click.Command:
     """The command of the verb, or one in its place that says which module it lacks."""
     try:
-        found = importlib.import_module(f"{__name__}.{entry.module}").command
+        found = importlib.import_module(f"{package}.{entry.module}").command
     except ModuleNotFoundError as error:
         return _absent(entry, error.name or str(error))
     assert isinstance(found, click.Command), f"{entry.module}.command is no click command"

@@ -20,7 +20,7 @@ from tests.ctl.cluster import broken
 from tests.ctl.conftest import Ctl
 from tests.ctl.fake_controller import FakeController
 
-ELSEWHERE = ("demo", "sim-engine", "sim-gpus")  # have tests of their own
+ELSEWHERE = ("demo", "sim", "sim-engine", "sim-gpus")  # have tests of their own
 JSON_CALLS = [
     ("status",),
     ("watch", "--count", "1"),
@@ -44,7 +44,10 @@ def leaves() -> Iterator[tuple[tuple[str, ...], click.Command]]:
             command = cli.get_command(context, entry.verb)
             assert command is not None
             if isinstance(command, click.Group):
-                yield from (((entry.verb, name), inner) for name, inner in command.commands.items())
+                for name in command.list_commands(context):
+                    inner = command.get_command(context, name)
+                    assert inner is not None
+                    yield (entry.verb, name), inner
             else:
                 yield (entry.verb,), command
 

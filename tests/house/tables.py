@@ -87,6 +87,20 @@ AREAS = (
         ),
         ("click", "google", "grpc", "matplotlib", "msgspec", "numpy", "psutil", "rich", "structlog"),
     ),
+    Area(
+        "rapidctl.sim",
+        (
+            *SHAPES,
+            "rapid.config",
+            "rapid.core.policy",
+            "rapid.sim",
+            "rapidctl.commands._units",
+            "rapidctl.commands._verb",
+            "rapidctl.demo.picture",
+            "rapidctl.output",
+        ),
+        ("click", "matplotlib", "numpy", "rich"),
+    ),
     Area("rapidctl.controller", ("rapid.core", *DAEMON), (*SERVER, "click", "msgspec")),
     Area("rapidctl.engines", (*NOUNS, *SHELL), ("grpc", "structlog")),
 )
