@@ -1,65 +1,160 @@
 """Traces from the package and from files: the one module of rapid.sim that reads anything.
 
 It is here, and not in a shell, because a trace is part of the question that a simulation answers, and every shell that
-asks (the demo, the simulator's commands, tests) needs the same traces. It reads once, before time begins, and returns
-frozen values; what it returns depends on nothing but the bytes it reads.
+asks (the demo, the simulator's commands, tests) needs the same traces. What it returns depends on nothing but the bytes
+it reads; a trace that is streamed is read again at each pass.
 """
 
-import gzip
 import zlib
+from collections.abc import Generator, Iterator
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from gzip import BadGzipFile, GzipFile
 from importlib import resources
-from io import BytesIO
+from importlib.resources.abc import Traversable
+from io import SEEK_END
+from itertools import islice
 from pathlib import Path
+from typing import IO
 
 from rapid.core.errors import TraceInvalid
-from rapid.sim.workload import Arrival, TraceWorkload, Workload, mixed, parse_trace, split_shift
+from rapid.sim.trace import MixedTrace, Piece, Reading, TextTrace, Trace, read
+from rapid.sim.trace_burst import burst_trace
+from rapid.sim.trace_forms import FORMS, MOONCAKE, RAPID, form_of, shown
+from rapid.sim.workload import MAX_REQUESTS, TraceWorkload, Workload, split_shift
 
-WORKLOADS = ("azure", "sonnet")
-MAX_FILE_BYTES = 512 * 1024 * 1024  # of a trace, unpacked
+PIECE_BYTES = 512 * 1024  # read at once
+MAX_LINE_CHARACTERS = 1024 * 1024
+GZIP_MAGIC, BYTE_ORDER_MARK = b"\x1f\x8b", b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """A trace of the package: its name, one line about it, and its files: several are mixed; none: it is made."""
+
+    name: str
+    about: str
+    files: tuple[str, ...]
+    step_s: float = 0.0
+
+
+_CONV, _CODE = "azure2023_conv", "azure2023_code"
+SHIPPED = (
+    Shipped(
+        "azure", "Azure 2023, chat and code services at once, as they arrived; code comes in bursts", (_CONV, _CODE)
+    ),
+    Shipped("azure-conv", "Azure 2023, chat service in production", (_CONV,)),
+    Shipped("azure-code", "Azure 2023, code completion in production: very bursty, tiny answers", (_CODE,)),
+    Shipped("mooncake", "Kimi chat in production, long prompts", ("mooncake_conversation",), MOONCAKE.step_s),
+    Shipped("mooncake-synthetic", "Mooncake's synthetic mix, Poisson; prompts grow", ("mooncake_synthetic",)),
+    Shipped(
+        "servegen-mlarge", "generated from a fleet's statistics; swings from prompts to answers", ("servegen_mlarge",)
+    ),
+    Shipped("servegen-r1", "generated likewise, reasoning: long answers", ("servegen_r1",)),
+    Shipped("longbench", "LongBench up to 8K, Poisson at 1/s", ("rapid_longbench_le8k_unitpoisson",)),
+    Shipped("longbench-trunc8k", "LongBench cut to 8K, Poisson at 1/s", ("rapid_longbench_trunc8k_unitpoisson",)),
+    Shipped("sonnet", "1,000 x 8192 in, 128 out; then 1,000 x 512/512; 1/s", ("rapid_sonnet_shift_unitpoisson",)),
+    Shipped("sonnet4", "sonnet twice over", ("rapid_sonnet_shift4_unitpoisson",)),
+    Shipped("burst", "8192/128 and 512/512 in turns of 20 s, Poisson at 12/s", ()),
+)
+
+
+def open_trace(name: str) -> Trace:
+    """A trace by the name of a shipped one, or from a file, plain or in gzip, in one of the forms of trace_forms.
+
+    A shipped name wins over a file of that name; ./NAME is the file. Raises TraceInvalid for a file that cannot be
+    read, or whose first line is of no known form; what is wrong further on is found when it is read.
+    """
+    shipped = next((item for item in SHIPPED if item.name == name), None)
+    return _from_file(name) if shipped is None else _from_package(shipped)
 
 
 def load_workload(name: str, max_tokens: int) -> Workload:
-    """A workload by name, or from a CSV file (.gz: compressed). No request may hold more than max_tokens.
+    """The whole of a trace in memory, as a workload for `rate` and the demo. No request may hold more than max_tokens.
 
-    azure    Azure's chat and code services of 2023, both as they arrived, from the start of both traces. The first
-    three
-             minutes are chat only; code, with its long prompts, comes in bursts (minutes 3-5, 9-10, 14-15, 18-24 of
-             34).
-    sonnet   8,192 tokens in and 128 out, then 512 and 512: Poisson, half of the time each; the rate scale is the rate.
-
-    Raises TraceInvalid for a file that cannot be read or has a bad line.
+    The two halves of `sonnet` become steady loads that last half of the time each. Raises TraceInvalid for a trace that
+    cannot be opened, is bad or too long, or could not be replayed since nothing arrives after 0 s.
     """
-    if name == "azure":
-        return mixed(name, _packaged("azure2023_conv", max_tokens), _packaged("azure2023_code", max_tokens))
-    if name == "sonnet":
-        return split_shift(name, _packaged("rapid_sonnet_shift_unitpoisson", max_tokens))
+    trace = open_trace(name)
+    arrivals = tuple(islice(read(trace, Reading(max_tokens=max_tokens)), MAX_REQUESTS + 1))
+    if len(arrivals) > MAX_REQUESTS:
+        raise TraceInvalid(f"trace {name}: more than {MAX_REQUESTS:,} requests")
+    if not arrivals or arrivals[-1].arrival_s == 0.0:
+        raise TraceInvalid(f"trace {name}: no request arrives after 0 s, so it cannot be replayed")
+    return split_shift(name, arrivals) if name == "sonnet" else TraceWorkload(name, arrivals)
+
+
+def _from_package(shipped: Shipped) -> Trace:
+    parts = tuple(
+        TextTrace(shipped.name, RAPID, partial(_pieces, shipped.name, _packaged(file)), shipped.step_s)
+        for file in shipped.files
+    )
+    if not parts:
+        return burst_trace()
+    return parts[0] if len(parts) == 1 else MixedTrace(shipped.name, parts)
+
+
+def _packaged(file: str) -> Traversable:
+    return resources.files("rapid.sim").joinpath("data", f"{file}_dev.csv.gz")
+
+
+def _from_file(name: str) -> TextTrace:
+    pieces = partial(_pieces, name, Path(name))
+    with closing(pieces()) as begun:
+        piece = next(begun, None)
+    if piece is None:
+        raise TraceInvalid(f"trace {name}: the file is empty; a trace is {FORMS}")
+    form = form_of(piece.lines[0])
+    if form is None:
+        raise TraceInvalid(f"trace {name}, line 1: {shown(piece.lines[0])} begins no trace: that is {FORMS}")
+    return TextTrace(name, form, pieces, form.step_s)
+
+
+def _pieces(name: str, file: Traversable) -> Generator[Piece, None, None]:
+    """The lines of a file, without their ends, as it is read. At least one line in each piece."""
+    read_lines = 0
     try:
-        content = Path(name).read_bytes()
-    except OSError as error:
-        known = ", ".join(WORKLOADS)
-        raise TraceInvalid(f"trace {name}: {error.strerror}; give a file, or one of: {known}") from error
-    return TraceWorkload(name, _parse(name, content, max_tokens))
-
-
-def _packaged(name: str, max_tokens: int) -> tuple[Arrival, ...]:
-    file = f"{name}_dev.csv.gz"
-    return _parse(file, resources.files("rapid.sim").joinpath("data", file).read_bytes(), max_tokens)
-
-
-def _parse(name: str, content: bytes, max_tokens: int) -> tuple[Arrival, ...]:
-    try:
-        text = _unpacked(name, content).decode("ascii")
-    except (OSError, EOFError, zlib.error) as error:
-        raise TraceInvalid(f"trace {name}: not a whole gzip file ({error})") from error
+        with file.open("rb") as raw:
+            for lines, share in _split(raw):
+                yield Piece(lines, share)
+                read_lines += len(lines)
     except UnicodeDecodeError as error:
-        raise TraceInvalid(f"trace {name}: byte {error.start} is not text; a trace is CSV or CSV in gzip") from error
-    return parse_trace(name, text.splitlines(), max_tokens)
+        line = read_lines + 1 + error.object[: error.start].count(b"\n")
+        byte = error.object[error.start]
+        raise TraceInvalid(f"trace {name}, line {line}: byte {byte:#04x} is not text; a trace is {FORMS}") from error
+    except (EOFError, BadGzipFile, zlib.error) as error:
+        raise TraceInvalid(f"trace {name}: damaged gzip after line {read_lines}: {error}") from error
+    except _TooLong as error:
+        raise TraceInvalid(
+            f"trace {name}, line {read_lines + 1}: longer than {MAX_LINE_CHARACTERS:,} characters"
+        ) from error
+    except OSError as error:
+        hint = f"; give a file, or one of: {', '.join(item.name for item in SHIPPED)}"
+        raise TraceInvalid(f"trace {name}: {error.strerror or error}{hint}") from error
 
 
-def _unpacked(name: str, content: bytes) -> bytes:
-    if name.endswith(".gz"):
-        with gzip.GzipFile(fileobj=BytesIO(content)) as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    if len(content) > MAX_FILE_BYTES:
-        raise TraceInvalid(f"trace {name}: longer than {MAX_FILE_BYTES // 2**20} MiB")
-    return content
+class _TooLong(Exception):
+    """A line that goes on and on."""
+
+
+def _split(raw: IO[bytes]) -> Iterator[tuple[list[str], float]]:
+    """Some whole lines, and the share of the file that has been read for them."""
+    if not raw.seekable():
+        raise OSError("not a file that can be read more than once; save it as one first")
+    size = raw.seek(0, SEEK_END) or 1  # A device has no size.
+    raw.seek(0)
+    packed = raw.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+    raw.seek(0)
+    with GzipFile(fileobj=raw) if packed else nullcontext(raw) as content:
+        rest, begun = "", False
+        while chunk := content.read(PIECE_BYTES):
+            text = rest + (chunk if begun else chunk.removeprefix(BYTE_ORDER_MARK)).decode("ascii")
+            *lines, rest = text.split("\n")
+            begun = True
+            if len(rest) > MAX_LINE_CHARACTERS:
+                raise _TooLong
+            if lines:
+                yield lines, min(1.0, raw.tell() / size)
+        if rest:
+            yield [rest], 1.0

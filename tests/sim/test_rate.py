@@ -11,7 +11,8 @@ from rapid.sim.loader import load_workload
 from rapid.sim.profile import profile_named
 from rapid.sim.rate import MAX_RUNS, RateChoice, Trial, choose_rate
 from rapid.sim.summary import summarize
-from rapid.sim.workload import Arrival, TraceWorkload, Workload
+from rapid.sim.trace_forms import Arrival
+from rapid.sim.workload import TraceWorkload, Workload
 
 MI300X = profile_named("mi300x-8b")
 UNIFORM = uniform_host(MI300X, 4, 4, 600_000)

@@ -1,15 +1,14 @@
-"""Traces: what is shipped, how they are sped up, and what a bad line is told."""
+"""Workloads: traces in memory, sped up, mixed, and shifted by halves."""
 
-import gzip
 from pathlib import Path
 
 import pytest
 
 from rapid.core.errors import TraceInvalid
 from rapid.sim.loader import load_workload
-from rapid.sim.workload import HEADER, Arrival, ShiftWorkload, TraceWorkload, mixed, parse_trace, split_shift
+from rapid.sim.trace_forms import Arrival
+from rapid.sim.workload import ShiftWorkload, TraceWorkload, split_shift
 
-GOOD = f"{HEADER}\n0.0,100,10\n1.5,200,1\n"
 MOST = 1_196_000
 
 
@@ -63,73 +62,14 @@ def test_the_halves_of_a_shift_keep_their_gaps() -> None:
     assert [item.arrival_s for item in shift.second] == [1.5, 4.0]
 
 
-def test_a_mix_lasts_as_long_as_its_shortest_trace() -> None:
-    one = tuple(Arrival(float(at_s), 1, 1) for at_s in range(5))
-    other = tuple(Arrival(at_s + 0.5, 2, 2) for at_s in range(3))
-    assert [item.arrival_s for item in mixed("x", one, other).arrivals] == [0, 0.5, 1, 1.5, 2, 2.5]
+@pytest.mark.parametrize("content", ["0,1,1\n", ""])
+def test_a_trace_that_ends_as_it_begins_cannot_be_replayed(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.csv").write_text(f"arrival_s,input_tokens,output_tokens\n{content}")
+    with pytest.raises(TraceInvalid, match=r"a\.csv: no request arrives after 0 s, so it cannot be replayed$"):
+        load_workload(str(tmp_path / "a.csv"), MOST)
 
 
-def test_a_file_is_a_workload_plain_or_packed(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text(GOOD)
-    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(GOOD.encode()))
-    plain, packed = (load_workload(str(tmp_path / name), MOST) for name in ("a.csv", "a.csv.gz"))
-    assert isinstance(plain, TraceWorkload)
-    assert isinstance(packed, TraceWorkload)
-    assert plain.arrivals == packed.arrivals == (Arrival(0.0, 100, 10), Arrival(1.5, 200, 1))
-
-
-BAD = [
-    ("arrival,in,out\n0,1,1\n", "line 1: header 'arrival,in,out' is not 'arrival_s,input_tokens,output_tokens'"),
-    ("", "line 1: header '' is not"),
-    (f"{HEADER}\n0,1\n", "line 2: '0,1' is not a number of seconds and two whole numbers of tokens"),
-    (f"{HEADER}\n0,1,1\n1,x,1\n", "line 3: '1,x,1' is not a number of seconds"),
-    (f"{HEADER}\n0,1,1\n1,2.5,1\n", "line 3: '1,2.5,1' is not"),
-    (f"{HEADER}\n0,1,1\n\n1,1,1\n", "line 3: '' is not"),
-    (f"{HEADER}\n5,1,1\n4,1,1\n", "line 3: arrival_s 4.0 is before 5.0 of the line before; sort the trace"),
-    (f"{HEADER}\n-1,1,1\n", "line 2: arrival_s -1.0 is not a time from 0 on"),
-    (f"{HEADER}\nnan,1,1\n", "line 2: arrival_s nan is not a time from 0 on"),
-    (f"{HEADER}\ninf,1,1\n", "line 2: arrival_s inf is not a time from 0 on"),
-    (f"{HEADER}\n0,0,1\n", "line 2: 0 input and 1 output tokens; at least 1 of each is needed"),
-    (f"{HEADER}\n0,5,-3\n", "line 2: 5 input and -3 output tokens; at least 1 of each is needed"),
-    (f"{HEADER}\n0,1195999,2\n", "line 2: 1,196,001 tokens together; the KV cache of an instance holds 1,196,000"),
-    (f"{HEADER}\n", "no request arrives after 0 s, so it cannot be replayed"),
-    (f"{HEADER}\n0,1,1\n", "no request arrives after 0 s, so it cannot be replayed"),
-]
-
-
-@pytest.mark.parametrize(("content", "message"), BAD)
-def test_a_bad_line_is_named_with_its_file(tmp_path: Path, content: str, message: str) -> None:
-    path = tmp_path / "bad.csv"
-    path.write_text(content)
-    with pytest.raises(TraceInvalid) as caught:
-        load_workload(str(path), MOST)
-    assert str(caught.value).startswith(f"trace {path}")
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_file_that_is_not_there_names_what_is() -> None:
-    with pytest.raises(
-        TraceInvalid, match=r"^trace azur: No such file or directory; give a file, or one of: azure, sonnet"
-    ):
-        load_workload("azur", MOST)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("cut.csv.gz", gzip.compress(GOOD.encode())[:-9], "not a whole gzip file"),
-        ("plain.csv.gz", GOOD.encode(), "not a whole gzip file"),
-        ("packed.csv", gzip.compress(GOOD.encode()), "byte 1 is not text; a trace is CSV or CSV in gzip"),
-    ],
-)
-def test_a_broken_file_says_how(tmp_path: Path, name: str, content: bytes, message: str) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(TraceInvalid, match=message):
-        load_workload(str(tmp_path / name), MOST)
-
-
-def test_the_bound_on_the_length_of_an_error_line() -> None:
-    with pytest.raises(TraceInvalid) as caught:
-        parse_trace("x", [HEADER, "9" * 10_000], MOST)
-    assert len(str(caught.value)) < 200
+def test_a_workload_fits_the_kv_cache(tmp_path: Path) -> None:
+    with pytest.raises(TraceInvalid, match=r"line \d+: .* the KV cache of an instance holds 4,000$"):
+        load_workload("azure-conv", 4_000)
+    assert isinstance(load_workload("azure-conv", MOST), TraceWorkload)
