@@ -1,9 +1,9 @@
 """Judges that stand outside of everything they judge: they look at records, never at the code that made them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from math import inf
+from typing import Generic, TypeVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,45 +45,73 @@ def check_budget(
     """
     assert budgets, "no budget to hold the limits against"
     assert budgets[0][0] <= start_s < end_s
-    limits = [history.factory_mw for history in histories]
-    # One stream of (time, which, value); which -1 is the budget. sorted() is stable, so each GPU's own order is kept.
-    events = [(at_s, -1, budget_mw) for at_s, budget_mw in budgets]
+    # One stream of (time, GPU or None for the budget, value). sorted() is stable, so each GPU's own order is kept.
+    events: list[tuple[float, int | None, int]] = [(at_s, None, budget_mw) for at_s, budget_mw in budgets]
     for index, history in enumerate(histories):
         events += [(at_s, index, limit_mw) for at_s, limit_mw in history.changes]
     events = sorted((event for event in events if event[0] < end_s), key=lambda event: event[0])
-    verdict = _Watch()
-    budget_mw, total_mw = budgets[0][1], sum(limits)
-    for at_s, together in groupby([*events, (end_s, -2, 0)], key=lambda event: max(event[0], start_s)):
-        verdict.moment(at_s, total_mw, budget_mw)
-        for _, which, value in together:
-            if which == -1:
-                budget_mw = value
-            elif which >= 0:
-                total_mw += value - limits[which]
-                limits[which] = value
-    return verdict.result()
+    running = RunningBudget(dict(enumerate(history.factory_mw for history in histories)), budgets[0][1])
+    for at_s, which, value in events:
+        if at_s > start_s:
+            running.begin(start_s)
+        if which is None:
+            running.budgeted(value, at_s)
+        else:
+            running.limited(which, value, at_s)
+    running.begin(start_s)
+    return running.verdict(end_s)
 
 
-class _Watch:
-    """Hears, for every moment at which something changes, what held up to that moment."""
+Gpu = TypeVar("Gpu", str, int)
 
-    def __init__(self) -> None:
-        self._since_s = inf
+
+class RunningBudget(Generic[Gpu]):
+    """The same, as it goes: told every change in order of time, it keeps only the limits in force now.
+
+    limits_mw: of every GPU at first, which counts from begin() on. Changes at the very same time count as one.
+    """
+
+    def __init__(self, limits_mw: Mapping[Gpu, int], budget_mw: int) -> None:
+        self._limits_mw: dict[Gpu, int] = dict(limits_mw)
+        self._total_mw, self._budget_mw = sum(limits_mw.values()), budget_mw
+        self._since_s: float | None = None  # the limits hold since then; None: not begun
         self._was_over = False
         self._over_s = 0.0
         self._moments = 0
         self._worst = (-inf, 0, 0.0)
 
-    def moment(self, at_s: float, total_mw: int, budget_mw: int) -> None:
-        if self._since_s < at_s:
-            over = total_mw > budget_mw
-            self._over_s += (at_s - self._since_s) * over
-            self._moments += over and not self._was_over
-            self._was_over = over
-            if total_mw - budget_mw > self._worst[0]:
-                self._worst = (total_mw - budget_mw, total_mw, self._since_s)
-        self._since_s = at_s
+    def begin(self, at_s: float) -> None:
+        """From now on it counts; when it has begun, nothing."""
+        if self._since_s is None:
+            self._since_s = at_s
 
-    def result(self) -> BudgetVerdict:
+    def limited(self, gpu: Gpu, limit_mw: int, at_s: float) -> None:
+        """A device enforces another limit."""
+        self._live(at_s)
+        self._total_mw += limit_mw - self._limits_mw[gpu]
+        self._limits_mw[gpu] = limit_mw
+
+    def budgeted(self, budget_mw: int, at_s: float) -> None:
+        """Another budget binds."""
+        self._live(at_s)
+        self._budget_mw = budget_mw
+
+    def verdict(self, end_s: float) -> BudgetVerdict:
+        """On the time from begin() up to end_s, which must be longer than nothing."""
+        self._live(end_s)
         over_mw, total_mw, at_s = self._worst
         return BudgetVerdict(self._over_s, self._moments, int(over_mw), total_mw, at_s)
+
+    def _live(self, at_s: float) -> None:
+        """What held since the last change has held up to at_s."""
+        since_s = self._since_s
+        if since_s is None or at_s <= since_s:
+            return
+        over_mw = self._total_mw - self._budget_mw
+        if over_mw > 0:
+            self._over_s += at_s - since_s
+            self._moments += not self._was_over
+        self._was_over = over_mw > 0
+        if over_mw > self._worst[0]:
+            self._worst = (over_mw, self._total_mw, since_s)
+        self._since_s = at_s

@@ -31,6 +31,7 @@ class Sensor:
         self._phase_s = dice.random() * PERIOD_S
         # Boxes are counted, not added up: their times must not drift. The first one lies wholly after start_s.
         self._box = ceil((start_s - self._phase_s) / PERIOD_S)
+        self._done = self._box - 1  # the last box that has ended or been missed
         self._opened_mj: float | None = None  # the energy at the start of the box that is open
         self._reading: tuple[int, float] | None = None
         self._counter_mj = 0
@@ -41,6 +42,16 @@ class Sensor:
         starts_s = self._phase_s + self._box * PERIOD_S
         return starts_s if self._opened_mj is None else starts_s + BOX_S
 
+    @property
+    def is_open(self) -> bool:
+        """It has looked at the start of a box and not yet at its end."""
+        return self._opened_mj is not None
+
+    def aim(self, at_s: float) -> None:
+        """Pass over the boxes that start before at_s: nobody will ask for their readings. Not while one is open."""
+        assert self._opened_mj is None, "a box is open"
+        self._box = max(self._done + 1, ceil((at_s - self._phase_s) / PERIOD_S))
+
     def look(self, at_s: float, energy_mj: float) -> None:
         """Takes the exact energy drawn until at_s, which is next_s."""
         assert at_s == self.next_s, f"look at {at_s}, wanted at {self.next_s}"
@@ -48,7 +59,7 @@ class Sensor:
             self._opened_mj = energy_mj
             return
         self._reading = (round(self._gain * (energy_mj - self._opened_mj) / BOX_S), at_s)
-        self._opened_mj = None
+        self._opened_mj, self._done = None, self._box
         self._box += 1
 
     def reading(self) -> tuple[int, float] | None:
