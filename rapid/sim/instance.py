@@ -4,18 +4,19 @@ The caller says what time it is. Everything inside happens at its exact model ti
 a real-time process and a discrete-event simulation see the same instance:
 
     outputs = instance.advance(now_s)     everything up to now_s, in order
-    instance.submit(request, now_s)       or receive_kv, set_limit, close, reopen, switch
+    instance.submit(request, now_s)       or receive_kv, release_kv, set_limit, close, reopen, switch
     wake at instance.next_event_s()       nothing comes out before that unless the caller does something
 
-A role change is close -> Drained -> switch -> Switched. The one role at a time is served by PrefillPhase or
-DecodePhase.
+A role change is close -> Drained -> switch -> Switched. The one role at a time is served by PrefillPhase, DecodePhase
+or MixedPhase.
 """
 
 from math import inf
 
 from rapid.core.cluster import Phase, PhaseLoad, Role
 from rapid.sim.decode import DecodePhase
-from rapid.sim.power import LimitCurve, PowerMeter
+from rapid.sim.mixed import MixedPhase
+from rapid.sim.power import LimitCurve, PowerMeter, pace_of
 from rapid.sim.prefill import PrefillPhase
 from rapid.sim.profile import Profile
 from rapid.sim.requests import (
@@ -33,17 +34,23 @@ from rapid.sim.requests import (
 from rapid.sim.tally import Tally
 
 _DEFAULTS = EngineSettings()
+_Engine = PrefillPhase | DecodePhase | MixedPhase
+_ENGINES: dict[Role, type[_Engine]] = {Role.PREFILL: PrefillPhase, Role.DECODE: DecodePhase, Role.MIXED: MixedPhase}
 
 
 class Instance:
-    """One engine on one GPU. Calls must not go back in time; work may be given to it only while it is serving."""
+    """One engine on profile.gpus GPUs. Calls must not go back in time; it takes work only while it is serving.
+
+    Every GPU follows a curve of its own; a single curve stands for all of them. The engine is as fast as the least of
+    the limits in effect allows (tensor parallel: each layer waits for every GPU).
+    """
 
     def __init__(
         self,
         name: str,
         role: Role,
         profile: Profile,
-        curve: LimitCurve,
+        curves: LimitCurve | tuple[LimitCurve, ...],
         *,
         start_s: float = 0.0,
         settings: EngineSettings = _DEFAULTS,
@@ -54,10 +61,26 @@ class Instance:
         self._profile, self._settings, self._die = profile, settings, die
         self._now_s = start_s
         self._tally = Tally()
-        self._meter = PowerMeter(curve, start_s)
+        if isinstance(curves, LimitCurve):
+            curves = (curves,) * profile.gpus
+        assert len(curves) == profile.gpus, f"{name} has {profile.gpus} GPUs and {len(curves)} curves"
+        self._pace = pace_of(curves)
+        self._meters = tuple([PowerMeter(curve, start_s) for curve in curves])
+        self._spent_s = start_s  # up to here the energy and the busy time are counted
+        self._busy_s = 0.0
         self._outputs: list[Output] = []
         self._switched_s = inf
         self._work = self._engine_for(role)
+
+    def copy(self) -> "Instance":
+        """An independent copy: what happens to the one does not happen to the other."""
+        other = Instance.__new__(Instance)
+        other.__dict__.update(self.__dict__)
+        other._tally = self._tally.copy()
+        other._meters = tuple([meter.copy() for meter in self._meters])
+        other._outputs = self._outputs.copy()
+        other._work = self._work.copy(other._tally)
+        return other
 
     # ---- time ----
 
@@ -81,18 +104,43 @@ class Instance:
     def submit(self, request: Request, now_s: float) -> None:
         """Queues a prompt."""
         self._run_until(now_s)
+        work = self._work
         assert self.phase is Phase.SERVING, f"{self.name} is {self.phase.value}"
-        assert isinstance(self._work, PrefillPhase), f"{self.name} takes no prompts"
-        self._spend(now_s)  # an idle engine begins at once
-        self._work.submit(request, now_s, self._meter.curve)
+        assert not isinstance(work, DecodePhase), f"{self.name} takes no prompts"
+        assert self.fits(request), f"request {request.request_id} can never fit the KV capacity"
+        natural_mw = work.natural_mw
+        work.submit(request, now_s, self._pace)
+        if work.natural_mw != natural_mw:  # an idle engine begins at once
+            self._spend(natural_mw, now_s)
 
-    def receive_kv(self, done: PrefillDone, now_s: float) -> None:
-        """Offers the KV cache of a processed prompt. It is pulled as soon as there is room for all its tokens."""
+    def receive_kv(self, done: PrefillDone, now_s: float, *, remote: bool = False) -> None:
+        """Offers a KV cache, which is pulled as soon as there is room for all its tokens. remote: from another node."""
         self._run_until(now_s)
         assert self.phase is Phase.SERVING, f"{self.name} is {self.phase.value}"
         assert isinstance(self._work, DecodePhase), f"{self.name} takes no KV caches"
         assert self.fits(done.request), f"request {done.request.request_id} can never fit the KV capacity"
-        self._work.receive(done, now_s, self._meter.curve)
+        self._work.receive(done, now_s, self._profile.pull_s(done.request.input_tokens, remote=remote))
+
+    def release_kv(self, done: PrefillDone, now_s: float) -> None:
+        """A KV cache that came out of here has been pulled, or nobody will pull it: its room in the ring is free."""
+        self._run_until(now_s)
+        work = self._work
+        assert self.holds(done), f"{self.name} does not hold the KV cache of request {done.request.request_id}"
+        assert isinstance(work, PrefillPhase)
+        natural_mw = work.natural_mw
+        work.release(done, now_s, self._pace)
+        if work.natural_mw != natural_mw:
+            self._spend(natural_mw, now_s)
+        self._note_drained()
+
+    @property
+    def unpulled(self) -> tuple[PrefillDone, ...]:
+        """The KV caches in its ring, which only release_kv takes out."""
+        return self._work.unpulled if isinstance(self._work, PrefillPhase) else ()
+
+    def holds(self, done: PrefillDone) -> bool:
+        """Whether this KV cache is in its ring."""
+        return isinstance(self._work, PrefillPhase) and self._work.holds(done)
 
     def fits(self, request: Request) -> bool:
         """Whether the KV capacity holds the whole request."""
@@ -100,8 +148,8 @@ class Instance:
 
     @property
     def requests_left(self) -> int:
-        """How many requests it has, begun or not."""
-        return self._work.waiting + self._work.running
+        """How many requests it has, begun or not, with those whose KV cache is in its ring."""
+        return self._work.left
 
     # ---- role change ----
 
@@ -131,22 +179,38 @@ class Instance:
 
     # ---- power ----
 
-    def set_limit(self, curve: LimitCurve, now_s: float) -> None:
+    def set_limit(self, curve: LimitCurve, now_s: float, gpu: int = 0) -> None:
         """From now_s on this curve is the limit in effect. Batches and steps that run keep their pace to their end."""
         self._run_until(now_s)
-        self._spend(now_s)
-        self._meter.curve = curve
-        self._work.limit_changed(now_s, curve)
+        self._spend(self._work.natural_mw, now_s)
+        self._meters[gpu].follow(curve)
+        self._pace = pace_of(tuple([meter.curve for meter in self._meters]))
+        self._work.pace_changed(now_s, self._pace)
+
+    def set_noise(self, factor: float, now_s: float, gpu: int = 0) -> None:
+        """From now_s on this GPU draws so many times what limit and natural draw make of it; the dice lie outside."""
+        self._run_until(now_s)
+        self._spend(self._work.natural_mw, now_s)
+        self._meters[gpu].make_noise(factor)
 
     def activity(self) -> Activity | None:
-        """What it does now; None: idle. It goes on at least until next_event_s() unless the caller does something."""
+        """What it does now; None: idle. It goes on at least until next_event_s() unless the caller does something.
+
+        Its draw is that of one GPU, and all of them do the same.
+        """
         return self._work.activity
 
-    def energy_mj(self, now_s: float) -> float:
-        """The energy drawn since start_s."""
+    def energy_mj(self, now_s: float, gpu: int | None = None) -> float:
+        """The energy that one of its GPUs, or (None) all, have drawn since start_s."""
         self._run_until(now_s)
-        self._spend(now_s)
-        return self._meter.energy_mj
+        meters = self._meters if gpu is None else (self._meters[gpu],)
+        return sum([meter.energy_mj(self._work.natural_mw, now_s) for meter in meters])
+
+    def busy_s(self, now_s: float) -> float:
+        """How long it has been computing since start_s; waiting for room in its ring is no work."""
+        self._run_until(now_s)
+        work = self._work
+        return self._busy_s + (now_s - self._spent_s if work.natural_mw != work.idle_mw else 0.0)
 
     # ---- load ----
 
@@ -173,18 +237,17 @@ class Instance:
 
     # ---- inside ----
 
-    def _engine_for(self, role: Role) -> PrefillPhase | DecodePhase:
-        assert role in (Role.PREFILL, Role.DECODE), f"no engine model for role {role.value}"
-        engine = PrefillPhase if role is Role.PREFILL else DecodePhase
-        return engine(self._profile, self._settings, self._die, self._tally)
+    def _engine_for(self, role: Role) -> _Engine:
+        return _ENGINES[role](self.name, self._profile, self._settings, self._die, self._tally)
 
     def _run_until(self, now_s: float) -> None:
         assert now_s >= self._now_s, f"{self.name}: time goes from {self._now_s} back to {now_s}"
-        while self._work.next_s <= now_s:
-            self._now_s, natural_mw = self._work.next_s, self._work.natural_mw
-            self._outputs += self._work.complete(self._meter.curve)
-            if self._work.natural_mw != natural_mw:
-                self._meter.spend(natural_mw, self._now_s)
+        work = self._work
+        while work.next_s <= now_s:
+            self._now_s, natural_mw = work.next_s, work.natural_mw
+            self._outputs += work.complete(self._pace)
+            if work.natural_mw != natural_mw:
+                self._spend(natural_mw, self._now_s)
             self._note_drained()
         self._now_s = now_s
         if self._switched_s <= now_s:
@@ -193,9 +256,13 @@ class Instance:
             self._switched_s = inf
 
     def _note_drained(self) -> None:
-        if self.phase is Phase.DRAINING and self.requests_left == 0:
+        if self.phase is Phase.DRAINING and self._work.left == 0:
             self._outputs.append(Drained(self._now_s))
 
-    def _spend(self, until_s: float) -> None:
-        """Counts the energy up to until_s; the natural draw has not changed since the last count."""
-        self._meter.spend(self._work.natural_mw, until_s)
+    def _spend(self, natural_mw: float, until_s: float) -> None:
+        """Counts energy and busy time up to until_s; natural_mw has been the natural draw since the last count."""
+        for meter in self._meters:
+            meter.spend(natural_mw, until_s)
+        if natural_mw != self._work.idle_mw:  # no work draws as little as none
+            self._busy_s += until_s - self._spent_s
+        self._spent_s = until_s

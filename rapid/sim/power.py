@@ -6,6 +6,7 @@ moves to the new one by a first-order lag. After five time constants (1 % of the
 
 from dataclasses import dataclass
 from math import exp, inf, log
+from typing import Protocol
 
 # After so many time constants the regulator holds the limit exactly (assumed; e^-5 is 0.7 % of the step).
 LANDED_AFTER_TAUS = 5.0
@@ -40,13 +41,13 @@ class LimitCurve:
         """A limit that has been in effect for ever."""
         return cls(start_mw=limit_mw, start_s=-inf, target_mw=limit_mw, next_s=inf, next_mw=limit_mw, lag=lag)
 
-    def changed(self, limit_mw: int, at_s: float) -> "LimitCurve":
-        """The curve after a new limit has been set at at_s.
+    def changed(self, limit_mw: int, at_s: float, delay_s: float | None = None) -> "LimitCurve":
+        """The curve after a new limit has been set at at_s; delay_s: of this one change (None: the lag's own).
 
         A change that comes while another still waits is picked up by the same poll of the device: it replaces it.
         """
         curve = self._turned() if at_s >= self.next_s else self
-        next_s = curve.next_s if curve.next_s < inf else at_s + self.lag.delay_s
+        next_s = curve.next_s if curve.next_s < inf else at_s + (self.lag.delay_s if delay_s is None else delay_s)
         return LimitCurve(curve.start_mw, curve.start_s, curve.target_mw, next_s, limit_mw, self.lag)
 
     def at(self, time_s: float) -> float:
@@ -64,10 +65,14 @@ class LimitCurve:
             return -inf
         return self.start_s + LANDED_AFTER_TAUS * self._tau_s(self.start_mw, self.target_mw)
 
+    @property
+    def settled_mw(self) -> int:
+        """The limit in effect from settled_s on."""
+        return self.next_mw if self.next_s < inf else self.target_mw
+
     def greatest_mw(self, from_s: float) -> float:
         """The greatest value that it takes from from_s on."""
-        waits = self.next_mw if self.next_s < inf else self.target_mw
-        return max(self.at(from_s), self.target_mw, waits)
+        return max(self.at(from_s), self.target_mw, self.settled_mw)
 
     def energy_mj(self, natural_mw: float, from_s: float, until_s: float) -> float:
         """The exact integral of min(limit in effect, natural draw) over the interval, in mJ."""
@@ -133,21 +138,76 @@ class LimitCurve:
         return LimitCurve(self._turn_mw(), self.next_s, self.next_mw, inf, self.next_mw, self.lag)
 
 
+class Pace(Protocol):
+    """The limit in effect that an engine's speed follows."""
+
+    def at(self, time_s: float) -> float:
+        """The limit in effect, in mW."""
+
+    @property
+    def settled_s(self) -> float:
+        """From here on it is constant."""
+
+    def greatest_mw(self, from_s: float) -> float:
+        """It is never greater from from_s on."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeastOf:
+    """The least of several limits in effect: GPUs that share every layer wait for the slowest of them."""
+
+    curves: tuple[LimitCurve, ...]
+
+    def at(self, time_s: float) -> float:
+        return min([curve.at(time_s) for curve in self.curves])
+
+    @property
+    def settled_s(self) -> float:
+        return max([curve.settled_s for curve in self.curves])
+
+    def greatest_mw(self, from_s: float) -> float:
+        return min([curve.greatest_mw(from_s) for curve in self.curves])
+
+
+def pace_of(curves: tuple[LimitCurve, ...]) -> Pace:
+    """The pace of an engine on GPUs that follow these curves."""
+    return curves[0] if curves.count(curves[0]) == len(curves) else LeastOf(curves)
+
+
 class PowerMeter:
     """Adds up the energy of one GPU, interval after interval."""
 
     def __init__(self, curve: LimitCurve, at_s: float) -> None:
-        self.curve = curve
         self._at_s = at_s
         self._energy_mj = 0.0
+        self._noise = 1.0
+        self.follow(curve)
+
+    def copy(self) -> "PowerMeter":
+        other = PowerMeter.__new__(PowerMeter)
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def follow(self, curve: LimitCurve) -> None:
+        """From the end of the last interval on, this curve is the limit in effect."""
+        self.curve = curve
+        self._settled_s, self._settled_mw = curve.settled_s, curve.settled_mw
+
+    def make_noise(self, factor: float) -> None:
+        """From the end of the last interval on, the draw is so many times what limit and natural draw make of it."""
+        self._noise = factor
 
     def spend(self, natural_mw: float, until_s: float) -> None:
         """Counts a natural draw of natural_mw from where the last interval ended; earlier times count nothing."""
         if until_s > self._at_s:
-            self._energy_mj += self.curve.energy_mj(natural_mw, self._at_s, until_s)
+            self._energy_mj = self.energy_mj(natural_mw, until_s)
             self._at_s = until_s
 
-    @property
-    def energy_mj(self) -> float:
-        """The energy up to the end of the last interval."""
-        return self._energy_mj
+    def energy_mj(self, natural_mw: float, until_s: float) -> float:
+        """What would have been counted after such a spend(). Looking changes nothing."""
+        from_s = self._at_s
+        if until_s <= from_s:
+            return self._energy_mj
+        if from_s >= self._settled_s:  # nearly always, and much cheaper
+            return self._energy_mj + self._noise * min(self._settled_mw, natural_mw) * (until_s - from_s)
+        return self._energy_mj + self._noise * self.curve.energy_mj(natural_mw, from_s, until_s)

@@ -1,10 +1,20 @@
-"""The prefill phase of an engine: a FIFO queue, served in batches that are limited in tokens."""
+"""The prefill phase of an engine: a FIFO queue, served in batches that are limited in tokens, in front of a ring.
+
+A KV cache lies in a ring buffer of GPU memory until a decode instance has pulled it. The ring is bounded, so a decode
+side that cannot keep up stops prefill (back-pressure): a batch takes only prompts for which the ring has room now.
+
+Why nothing waits for ever: the ring waits for decode, and decode waits for nobody. A decode instance finishes what it
+has, so it gets room for the head of its queue, which fits the capacity, and pulls it. A prompt longer than the ring
+counts as the whole of it, so it goes when the ring is empty. What must hold outside is that some decode instance takes
+KV caches, now or later; one that closes hands back what it has not pulled, and that goes to the next one. Where no one
+does, a prefill instance with a full ring cannot be drained either: its drain ends by its deadline, and is rolled back.
+"""
 
 from collections import deque
 from math import inf
 
 from rapid.core.cluster import Role
-from rapid.sim.power import LimitCurve
+from rapid.sim.power import Pace
 from rapid.sim.profile import Profile
 from rapid.sim.requests import Activity, Backlog, Die, EngineSettings, Finished, Output, PrefillDone, Request
 from rapid.sim.tally import Tally
@@ -15,30 +25,44 @@ class PrefillPhase:
 
     role = Role.PREFILL
 
-    def __init__(self, profile: Profile, settings: EngineSettings, die: Die, tally: Tally) -> None:
-        self._profile, self._settings, self._die, self._tally = profile, settings, die, tally
+    def __init__(self, name: str, profile: Profile, settings: EngineSettings, die: Die, tally: Tally) -> None:
+        self._name, self._profile, self._settings, self._die, self._tally = name, profile, settings, die, tally
         self._queue: deque[Request] = deque()
         self._batch: list[Request] = []
+        self._unpulled: dict[int, PrefillDone] = {}  # by request, in the order of their batches
+        self._ring_tokens = 0  # of the batch and of what is unpulled; <= settings.ring_tokens
         self._started_s = 0.0  # when the running batch began
-        self._idle_mw = profile.idle_mw * die.idle
-        self.natural_mw = self._idle_mw
+        self.idle_mw = profile.idle_mw * die.idle
+        self.natural_mw = self.idle_mw
         self.next_s = inf  # when the running batch ends
         self.waiting_tokens = 0  # the prompts in the queue
-        self.kv_used_fraction = 0.0  # what waits to be pulled is not modelled: decode pulls as soon as it has room
 
-    def submit(self, request: Request, now_s: float, curve: LimitCurve) -> None:
+    def copy(self, tally: Tally) -> "PrefillPhase":
+        other = PrefillPhase.__new__(PrefillPhase)
+        other.__dict__.update(self.__dict__)
+        other._tally, other._queue, other._unpulled = tally, self._queue.copy(), self._unpulled.copy()
+        return other  # a batch never changes, the next one is another list
+
+    def submit(self, request: Request, now_s: float, pace: Pace) -> None:
         self._queue.append(request)
         self.waiting_tokens += request.input_tokens
         self._tally.arrived += 1
         if not self._batch:
-            self._start(now_s, curve)
+            self._start(now_s, pace)
 
-    def complete(self, curve: LimitCurve) -> list[Output]:
+    def complete(self, pace: Pace) -> list[Output]:
         """What comes out of the batch that ends at next_s; the next one starts."""
         at_s = self.next_s
         outputs = [self._done(request, at_s) for request in self._batch]
-        self._start(at_s, curve)
+        self._start(at_s, pace)
         return outputs
+
+    def release(self, done: PrefillDone, now_s: float, pace: Pace) -> None:
+        """The KV cache has left the ring; a batch that waited for the room starts."""
+        del self._unpulled[done.request.request_id]
+        self._ring_tokens -= self._ring_share(done.request)
+        if not self._batch:
+            self._start(now_s, pace)
 
     def hand_back(self) -> Backlog:
         requests = tuple(self._queue)
@@ -46,7 +70,7 @@ class PrefillPhase:
         self.waiting_tokens = 0
         return Backlog(requests=requests)
 
-    def limit_changed(self, now_s: float, curve: LimitCurve) -> None:
+    def pace_changed(self, now_s: float, pace: Pace) -> None:
         """The running batch keeps its pace."""
 
     def output_tokens(self, now_s: float) -> int:
@@ -54,7 +78,7 @@ class PrefillPhase:
 
     @property
     def activity(self) -> Activity | None:
-        """None: idle."""
+        """None: idle, for want of prompts or of room in the ring."""
         if not self._batch:
             return None
         return Activity(Role.PREFILL, len(self._batch), int(self.natural_mw), self._started_s, self.next_s)
@@ -73,33 +97,57 @@ class PrefillPhase:
         return len(self._batch)
 
     @property
+    def unpulled(self) -> tuple[PrefillDone, ...]:
+        """What lies in the ring."""
+        return tuple(self._unpulled.values())
+
+    def holds(self, done: PrefillDone) -> bool:
+        return self._unpulled.get(done.request.request_id) == done
+
+    @property
+    def left(self) -> int:
+        """Requests that keep it from being drained."""
+        return len(self._queue) + len(self._batch) + len(self._unpulled)
+
+    @property
     def oldest_arrival_s(self) -> float:
         """When the head of the queue arrived; infinite with an empty queue."""
         return self._queue[0].arrival_s if self._queue else inf
 
-    def _start(self, now_s: float, curve: LimitCurve) -> None:
+    @property
+    def kv_used_fraction(self) -> float:
+        """How full the ring is, with the room that the running batch has taken."""
+        return self._ring_tokens / self._settings.ring_tokens
+
+    def _start(self, now_s: float, pace: Pace) -> None:
         self._batch, tokens, squares = [], 0, 0
-        while self._queue and len(self._batch) < self._settings.max_batch_requests:
-            length = self._queue[0].input_tokens
-            if self._batch and tokens + length > self._settings.max_batch_tokens:
+        queue, settings = self._queue, self._settings
+        while queue and len(self._batch) < settings.max_batch_requests:
+            request = queue[0]
+            length = request.input_tokens
+            ring_tokens = self._ring_tokens + self._ring_share(request)
+            if ring_tokens > settings.ring_tokens or (self._batch and tokens + length > settings.max_batch_tokens):
                 break
-            self._batch.append(self._queue.popleft())
+            self._ring_tokens = ring_tokens
+            self._batch.append(queue.popleft())
             tokens += length
             squares += length * length
         if not self._batch:
-            self.next_s, self.natural_mw = inf, self._idle_mw
+            self.next_s, self.natural_mw = inf, self.idle_mw
             return
         self.waiting_tokens -= tokens
-        self.next_s = now_s + self._profile.prefill_s(tokens, squares, curve.at(now_s)) / self._die.speed
+        self.next_s = now_s + self._profile.prefill_s(tokens, squares, pace.at(now_s)) / self._die.speed
         self._started_s, self.natural_mw = now_s, self._profile.prefill_natural_mw
+
+    def _ring_share(self, request: Request) -> int:
+        """The room that its KV cache takes in the ring; an answer of one token needs no decode, hence no cache."""
+        return 0 if request.output_tokens == 1 else min(request.input_tokens, self._settings.ring_tokens)
 
     def _done(self, request: Request, at_s: float) -> Output:
         ttft_s = at_s - request.arrival_s + self._profile.front_s
-        tally = self._tally
-        tally.prompt_tokens += request.input_tokens
-        tally.output_tokens += 1
-        tally.finished += 1
-        tally.ttft.observe(ttft_s)
+        self._tally.first_token(request.input_tokens, ttft_s)
+        self._tally.finished += 1
         if request.output_tokens == 1:
             return Finished(request, at_s, ttft_s, tpot_s=None)
-        return PrefillDone(request, at_s, ttft_s)
+        self._unpulled[request.request_id] = done = PrefillDone(request, at_s, ttft_s, self._name)
+        return done

@@ -26,6 +26,15 @@ class PrefillDone:
     request: Request
     at_s: float
     ttft_s: float
+    source: str  # the prefill instance whose ring holds the cache until it has been pulled
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """A decode instance has the KV cache: its source may release it. Who hears this calls Instance.release_kv there."""
+
+    done: PrefillDone
+    at_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +62,7 @@ class Switched:
     role: Role
 
 
-Output = PrefillDone | Finished | Drained | Switched
+Output = PrefillDone | Pulled | Finished | Drained | Switched
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +102,5 @@ class EngineSettings:
     max_batch_tokens: int = 8192  # of a prefill batch; a longer prompt runs alone
     max_batch_requests: int = 256  # of a prefill batch
     max_sequences: int = 256  # of a decode step, with those whose KV cache is on its way
+    ring_tokens: int = 131_072  # prompts whose KV cache a prefill instance can hold: 16 GiB at 128 KiB a token
+    chunk_tokens: int = 2048  # of a mixed step, its decode tokens included; above max_sequences

@@ -23,12 +23,21 @@ class LatencyCounter:
 
     def __init__(self) -> None:
         self._counts = [0] * (len(BOUNDS_S) + 1)
+        self._histogram: Histogram | None = None  # of these counts, once somebody has asked
+
+    def copy(self) -> "LatencyCounter":
+        other = LatencyCounter.__new__(LatencyCounter)
+        other._counts, other._histogram = self._counts.copy(), self._histogram
+        return other
 
     def observe(self, duration_s: float) -> None:
         self._counts[bisect_left(BOUNDS_S, duration_s)] += 1
+        self._histogram = None
 
     def histogram(self) -> Histogram:
-        return Histogram(BOUNDS_S, tuple(self._counts))
+        if self._histogram is None:
+            self._histogram = Histogram(BOUNDS_S, tuple(self._counts))
+        return self._histogram
 
 
 @dataclass(slots=True)
@@ -41,3 +50,14 @@ class Tally:
     output_tokens: int = 0
     ttft: LatencyCounter = field(default_factory=LatencyCounter)
     tpot: LatencyCounter = field(default_factory=LatencyCounter)
+
+    def first_token(self, prompt_tokens: int, ttft_s: float) -> None:
+        """A prompt has been processed."""
+        self.prompt_tokens += prompt_tokens
+        self.output_tokens += 1
+        self.ttft.observe(ttft_s)
+
+    def copy(self) -> "Tally":
+        return Tally(
+            self.arrived, self.finished, self.prompt_tokens, self.output_tokens, self.ttft.copy(), self.tpot.copy()
+        )

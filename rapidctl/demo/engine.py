@@ -13,13 +13,17 @@ from rapid.core.cluster import EngineHello, Mark, Phase, PhaseLoad, Role, RolePr
 from rapid.core.role_change import Close, Duty, Open, RoleChange, Switch, Tell
 from rapid.sim.instance import Instance
 from rapid.sim.power import LimitCurve
-from rapid.sim.requests import Backlog, Drained, Finished, Output, PrefillDone, Request, Switched
+from rapid.sim.requests import Backlog, Drained, Finished, Output, PrefillDone, Pulled, Request, Switched
 
 
 class Clients(Protocol):
     """Where requests come from and answers go."""
 
-    def prefilled(self, done: PrefillDone) -> None: ...
+    def prefilled(self, done: PrefillDone) -> bool:
+        """The KV cache lies here to be pulled; False: nobody will, so its room is free again."""
+
+    def pulled(self, pulled: Pulled) -> None:
+        """This engine has the KV cache: its source may release it."""
 
     def finished(self, finished: Finished) -> None: ...
 
@@ -71,7 +75,7 @@ class Engine:
         """Live until now_s: send what came out, and go on with a role change."""
         for output in self.instance.advance(now_s):
             self.lateness.note(now_s - output.at_s)
-            self._say(output)
+            self._say(output, now_s)
         self._perform(self.change.left(self._requests_left(), now_s), now_s)
         self._perform(self.change.tick(now_s), now_s)
 
@@ -108,10 +112,22 @@ class Engine:
         else:
             self.clients.hand_back(Backlog(kvs=(done,)))
 
+    def release(self, done: PrefillDone, now_s: float) -> None:
+        """The KV cache has been pulled, or will never be. One that is not here was another life's."""
+        self.wake(now_s)
+        if self.instance.holds(done):
+            self.instance.release_kv(done, now_s)
+
     def quiet(self, now_s: float) -> None:
         """After `closed`: the last request that was on its way has come."""
         self._quiet = True
         self.wake(now_s)
+
+    def forsaken(self, now_s: float) -> None:
+        """The clients are gone. What was on its way to here is lost, and nobody knows any more what lies here."""
+        for done in self.instance.unpulled:
+            self.instance.release_kv(done, now_s)
+        self.quiet(now_s)
 
     # ---- power ----
 
@@ -170,10 +186,13 @@ class Engine:
         """What must still end before a drain is over; a request that may be on its way counts as one."""
         return self.instance.requests_left + (not self._quiet)
 
-    def _say(self, output: Output) -> None:
+    def _say(self, output: Output, now_s: float) -> None:
         match output:
             case PrefillDone():
-                self.clients.prefilled(output)
+                if not self.clients.prefilled(output):
+                    self.instance.release_kv(output, now_s)
+            case Pulled():
+                self.clients.pulled(output)
             case Finished():
                 self.clients.finished(output)
             case Switched():

@@ -17,7 +17,7 @@ from rapid.core.cluster import Role, RoleProgress
 from rapid.core.commands import CancelRole, OrderRole
 from rapid.core.errors import RapidError, Unreachable
 from rapid.rpc import open_channel
-from rapid.sim.requests import Backlog, Finished, PrefillDone
+from rapid.sim.requests import Backlog, Finished, PrefillDone, Pulled
 from rapid.tls import TlsConfig
 from rapid.v1 import engine_pb2, engine_pb2_grpc, load_pb2, load_pb2_grpc
 from rapid.wire.common import encode_push
@@ -102,7 +102,7 @@ class FrontEndLink:
         finally:
             self._outlet = None
             outlet.close()
-            engine.quiet(time.monotonic())  # what was on its way has been lost with the connection
+            engine.forsaken(time.monotonic())
             self._wake()
 
     def _heard(self, engine: Engine, message: talk.FromEngine | talk.ToEngine) -> None:
@@ -112,6 +112,8 @@ class FrontEndLink:
                 engine.prompt(message.request, now_s)
             case talk.Kv():
                 engine.kv(message.done, now_s)
+            case talk.Release():
+                engine.release(message.done, now_s)
             case talk.Quiet():
                 engine.quiet(now_s)
 
@@ -129,8 +131,11 @@ class FrontEndLink:
 
     # ---- Clients ----
 
-    def prefilled(self, done: PrefillDone) -> None:
-        self._send(talk.Prefilled(done))
+    def prefilled(self, done: PrefillDone) -> bool:
+        return self._send(talk.Prefilled(done))
+
+    def pulled(self, pulled: Pulled) -> None:
+        self._send(talk.Pulled(pulled.done.request.request_id))
 
     def finished(self, finished: Finished) -> None:
         self._send(talk.Ended(finished.request.request_id, finished.at_s, finished.ttft_s, finished.tpot_s))

@@ -3,7 +3,7 @@
 from random import Random
 
 from rapid.core.cluster import Role
-from rapid.sim.requests import Backlog, Finished, PrefillDone, Request
+from rapid.sim.requests import Backlog, Finished, PrefillDone, Pulled, Request
 from rapidctl.demo.engine import Engine
 
 # Near the means of Azure's chat service of 2023 (1,246 and 204 tokens).
@@ -28,11 +28,14 @@ class OwnLoad:
             if engine.change.role is Role.PREFILL:
                 engine.prompt(request, now_s)
             else:
-                engine.kv(PrefillDone(request, arrival_s, ttft_s=0.0), now_s)
+                engine.kv(PrefillDone(request, arrival_s, ttft_s=0.0, source=""), now_s)
 
     # ---- Clients ----
 
-    def prefilled(self, done: PrefillDone) -> None:
+    def prefilled(self, done: PrefillDone) -> bool:
+        return False  # nobody decodes it
+
+    def pulled(self, pulled: Pulled) -> None:
         pass
 
     def finished(self, finished: Finished) -> None:

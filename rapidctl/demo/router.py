@@ -33,6 +33,14 @@ class Door:
     role: Role | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Cache:
+    """A KV cache that lies at its source, for the engine that is to pull it (empty: none takes any)."""
+
+    done: PrefillDone
+    puller: str = ""
+
+
 class FrontEnd:
     """Where one host's requests come in. Everything happens on one event loop, so no step sees half of another."""
 
@@ -46,6 +54,7 @@ class FrontEnd:
         self.role_moves = 0  # engines that came back to work in another role; a restart is none
         self._say = say
         self._router = Router()
+        self._caches: dict[int, _Cache] = {}  # by request: what has not been pulled
         self._outlets: dict[str, talk.Outlet] = {}
 
     @property
@@ -130,6 +139,7 @@ class FrontEnd:
             return
         del self._outlets[name]
         self._note(name, None)
+        self._drop_caches(name)
         again = self._router.lost(name)
         self.dispatched_again += len(again)
         self._perform(again)
@@ -148,6 +158,8 @@ class FrontEnd:
                 self._perform(self._router.hand_back(name, Backlog(message.requests, message.kvs)))
             case talk.Prefilled():
                 self._prefilled(name, message.done)
+            case talk.Pulled():
+                self._pulled(name, message.request_id)
             case talk.Ended():
                 self._ended(name, message)
             case talk.Lag():
@@ -163,9 +175,31 @@ class FrontEnd:
         self.doors.append(Door(time.monotonic(), name, role))
 
     def _prefilled(self, name: str, done: PrefillDone) -> None:
+        outstanding = self._router.outstanding(name)
         dispatches = self._router.prefill_done(name, done)
         self.record.first_token(done.request.request_id, done.ttft_s)
+        if self._router.outstanding(name) == outstanding:
+            self._send(name, talk.Release(done))  # late: the request has been dispatched anew
+            return
+        self._caches[done.request.request_id] = _Cache(done)
         self._perform(dispatches)
+
+    def _pulled(self, name: str, request_id: int) -> None:
+        cache = self._caches.get(request_id)
+        if cache is not None and cache.puller == name:
+            self._release(request_id)
+
+    def _release(self, request_id: int) -> None:
+        """Nobody needs the KV cache any longer, if there is one."""
+        cache = self._caches.pop(request_id, None)
+        if cache is not None and cache.done.source in self._outlets:
+            self._send(cache.done.source, talk.Release(cache.done))
+
+    def _drop_caches(self, name: str) -> None:
+        """An engine is gone: nobody pulls what it was to pull, and what lay there has gone with it."""
+        for request_id, cache in tuple(self._caches.items()):
+            if name in (cache.puller, cache.done.source):
+                self._release(request_id)
 
     def _ended(self, name: str, ended: talk.Ended) -> None:
         request = self.record.offered.get(ended.request_id)
@@ -179,9 +213,11 @@ class FrontEnd:
                 case SendPrompt():
                     self._send(dispatch.instance, talk.Prompt(dispatch.request))
                 case SendKv():
+                    self._caches[dispatch.done.request.request_id] = _Cache(dispatch.done, dispatch.instance)
                     self._send(dispatch.instance, talk.Kv(dispatch.done))
                 case TurnedAway():
                     self.turned_away += 1
+                    self._release(dispatch.request.request_id)
 
     def _send(self, instance: str, message: talk.ToEngine) -> None:
         self._outlets[instance].send(message)

@@ -16,7 +16,7 @@ from rapid.sim.requests import PrefillDone, Request
 
 LINE_MAX = 65_536
 BACKLOG_MAX = 4 * 1024 * 1024
-BATCH_MAX = 256  # requests in one HandBack, which then fits a line
+BATCH_MAX = 200  # requests in one HandBack, which then fits a line
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
@@ -50,6 +50,12 @@ class Prefilled(msgspec.Struct, frozen=True, tag="prefilled"):
     done: PrefillDone
 
 
+class Pulled(msgspec.Struct, frozen=True, tag="pulled"):
+    """The engine has the KV cache that it was sent in Kv; it need not lie at its source any longer."""
+
+    request_id: int
+
+
 class Ended(msgspec.Struct, frozen=True, tag="ended"):
     """The last token exists. tpot_s is None for a request of one token."""
 
@@ -79,12 +85,18 @@ class Kv(msgspec.Struct, frozen=True, tag="kv"):
     done: PrefillDone
 
 
+class Release(msgspec.Struct, frozen=True, tag="release"):
+    """This KV cache, which the engine told of in Prefilled, is not needed here any longer."""
+
+    done: PrefillDone
+
+
 class Quiet(msgspec.Struct, frozen=True, tag="quiet"):
     """The answer to Closed: no request follows until Opened, so an engine that holds none has drained."""
 
 
-FromEngine = Hello | Opened | Closed | HandBack | Prefilled | Ended | Lag
-ToEngine = Prompt | Kv | Quiet
+FromEngine = Hello | Opened | Closed | HandBack | Prefilled | Pulled | Ended | Lag
+ToEngine = Prompt | Kv | Release | Quiet
 
 _ENCODER = msgspec.json.Encoder()
 from_engine = msgspec.json.Decoder(FromEngine)

@@ -7,7 +7,7 @@ from rapid.core.role_change import RoleChange
 from rapid.sim.instance import Instance
 from rapid.sim.power import LimitCurve
 from rapid.sim.profile import profile_named
-from rapid.sim.requests import Backlog, Finished, PrefillDone, Request
+from rapid.sim.requests import Backlog, EngineSettings, Finished, PrefillDone, Pulled, Request
 from rapidctl.demo.engine import Engine
 
 PROFILE = profile_named("mi300x-8b")
@@ -15,16 +15,25 @@ PROFILE = profile_named("mi300x-8b")
 
 @dataclass
 class FakeClients:
-    """Remembers what it is told. `unsure`: requests may be on their way when the engine closes."""
+    """Remembers what it is told. `unsure`: requests may be on their way when the engine closes.
+
+    `pulls`: somebody pulls the KV caches, when the test says so; otherwise nobody ever does.
+    """
 
     unsure: bool = False
+    pulls: bool = False
+    pulled_here: list[int] = field(default_factory=list)
     done: list[PrefillDone] = field(default_factory=list)
     ended: list[Finished] = field(default_factory=list)
     back: list[int] = field(default_factory=list)
     doors: list[str] = field(default_factory=list)
 
-    def prefilled(self, done: PrefillDone) -> None:
+    def prefilled(self, done: PrefillDone) -> bool:
         self.done.append(done)
+        return self.pulls
+
+    def pulled(self, pulled: Pulled) -> None:
+        self.pulled_here.append(pulled.done.request.request_id)
 
     def finished(self, finished: Finished) -> None:
         self.ended.append(finished)
@@ -53,11 +62,14 @@ class FakeController:
         return [progress.phase for progress in self.heard]
 
 
-def engine(role: Role = Role.PREFILL, *, unsure: bool = False) -> tuple[Engine, FakeClients, FakeController]:
-    clients, controller = FakeClients(unsure), FakeController()
+def engine(
+    role: Role = Role.PREFILL, *, unsure: bool = False, pulls: bool = False, settings: EngineSettings | None = None
+) -> tuple[Engine, FakeClients, FakeController]:
+    clients, controller = FakeClients(unsure, pulls), FakeController()
     curve = LimitCurve.constant(600_000, PROFILE.lag)
     change = RoleChange(instance="p0", incarnation="i1", role=role, roles=(Role.PREFILL, Role.DECODE))
-    made = Engine(Instance("p0", role, PROFILE, curve, start_s=0.0), change, clients, controller, PROFILE.switch_s)
+    instance = Instance("p0", role, PROFILE, curve, start_s=0.0, settings=settings or EngineSettings())
+    made = Engine(instance, change, clients, controller, PROFILE.switch_s)
     return made, clients, controller
 
 
@@ -100,7 +112,7 @@ def test_role_change_gives_back_what_waits_and_finishes_what_runs() -> None:
     assert clients.doors == ["closed", "decode"]
     assert controller.phases == [Phase.DRAINING, Phase.SWITCHING, Phase.WARMING, Phase.SERVING]
     assert controller.heard[-1].role is Role.DECODE
-    made.kv(PrefillDone(request(3), 10.0, 0.5), 10.0)
+    made.kv(PrefillDone(request(3), 10.0, 0.5, "p9"), 10.0)
     run_until(made, 20.0)
     assert [finished.request.request_id for finished in clients.ended] == [3]
 
@@ -124,20 +136,20 @@ def test_drain_is_not_over_while_a_request_may_be_on_its_way() -> None:
 
 def test_drain_that_takes_too_long_serves_on_in_the_old_role() -> None:
     made, clients, controller = engine(Role.DECODE)
-    made.kv(PrefillDone(request(1, output=2000), 0.0, 0.1), 0.0)
+    made.kv(PrefillDone(request(1, output=2000), 0.0, 0.1, "p9"), 0.0)
     made.wake(0.5)
     order(made, Role.PREFILL, 0.5, drain_s=1.0)
     run_until(made, 1.5)
     assert controller.phases[-2:] == [Phase.ROLLING_BACK, Phase.SERVING]
     assert "drain took longer than 1 s, 1 requests left" in controller.heard[-1].error
     assert clients.doors == ["closed", "decode"]
-    made.kv(PrefillDone(request(2), 1.5, 0.1), 1.5)
+    made.kv(PrefillDone(request(2), 1.5, 0.1, "p9"), 1.5)
     assert clients.back == []
 
 
 def test_cancel_reopens_and_a_later_order_can_drain_again() -> None:
     made, clients, controller = engine(Role.DECODE)
-    made.kv(PrefillDone(request(1, output=100), 0.0, 0.1), 0.0)
+    made.kv(PrefillDone(request(1, output=100), 0.0, 0.1, "p9"), 0.0)
     order(made, Role.PREFILL, 0.5)
     made.cancel(incarnation="i1", mark=Mark(1, 1), now_s=0.6)
     order(made, Role.PREFILL, 0.7, seq=2)
@@ -163,3 +175,53 @@ def test_hello_tells_phase_and_mark_in_the_middle_of_a_change() -> None:
     hello = made.hello("h1", ("GPU-1",), "sim", 2.5)
     assert (hello.phase, hello.mark, hello.role) == (Phase.SWITCHING, Mark(1, 1), Role.DECODE)
     assert (hello.engine_time_s, hello.switch_s) == (2.5, PROFILE.switch_s)
+
+
+def test_full_ring_stops_prefill_until_a_cache_is_released() -> None:
+    made, clients, _ = engine(pulls=True, settings=EngineSettings(max_batch_requests=1, ring_tokens=1500))
+    for number in (1, 2):
+        made.prompt(request(number), 0.0)
+    run_until(made, 5.0)
+    (first,) = clients.done
+    made.release(first, 5.0)
+    run_until(made, 10.0)
+    assert [done.request.request_id for done in clients.done] == [1, 2]
+    assert clients.done[1].at_s > 5.0
+
+
+def test_release_of_another_lifes_cache_is_ignored() -> None:
+    made, clients, _ = engine(pulls=True, settings=EngineSettings(ring_tokens=1500))
+    made.release(PrefillDone(request(1), 0.1, 0.1, "p0"), 0.2)
+    made.prompt(request(1), 0.2)
+    run_until(made, 5.0)
+    made.release(PrefillDone(request(1), 0.1, 0.1, "p0"), 5.0)
+    assert made.instance.unpulled == tuple(clients.done)
+
+
+def test_prefill_is_not_drained_while_a_cache_is_not_pulled() -> None:
+    made, clients, controller = engine(pulls=True)
+    made.prompt(request(1), 0.0)
+    order(made, Role.DECODE, 0.0)
+    run_until(made, 2.0)
+    assert controller.phases == [Phase.DRAINING]
+    made.release(clients.done[0], 2.0)
+    run_until(made, 2.0 + PROFILE.switch_s)
+    assert controller.phases == [Phase.DRAINING, Phase.SWITCHING, Phase.WARMING, Phase.SERVING]
+
+
+def test_clients_that_leave_leave_nothing_in_the_ring() -> None:
+    made, clients, _ = engine(pulls=True, settings=EngineSettings(max_batch_requests=1, ring_tokens=1500))
+    for number in (1, 2):
+        made.prompt(request(number), 0.0)
+    run_until(made, 5.0)
+    clients.pulls = False  # the connection is gone
+    made.forsaken(5.0)
+    run_until(made, 10.0)
+    assert (len(clients.done), made.instance.unpulled) == (2, ())
+
+
+def test_decode_tells_when_it_has_pulled() -> None:
+    made, clients, _ = engine(Role.DECODE)
+    made.kv(PrefillDone(request(1), 0.0, 0.1, "p9"), 0.0)
+    run_until(made, PROFILE.pull_s(1000))
+    assert (clients.pulled_here, clients.ended) == ([1], [])

@@ -201,7 +201,7 @@ async def test_cancel_rolls_back(tmp_path: Path) -> None:
         link = bench.controller(address)
         engine = bench.engine(no_load(), link)
         now_s = time.monotonic()
-        engine.kv(PrefillDone(Request(1, now_s, 1000, 1000), now_s, 0.1), now_s)  # some 8 s to decode
+        engine.kv(PrefillDone(Request(1, now_s, 1000, 1000), now_s, 0.1, "p9"), now_s)  # some 8 s to decode
         async with bench.running(engine, link.connect):
             await wait_until(lambda: fake.hellos, SOON_S, "a hello")
             await fake.order(Role.PREFILL)

@@ -50,6 +50,11 @@ class FakeEngine:
         assert isinstance(message, talk.Kv)
         return message.done
 
+    async def hears_release(self) -> PrefillDone:
+        message = await self.hears()
+        assert isinstance(message, talk.Release)
+        return message.done
+
     async def is_cut_off(self) -> bool:
         async with asyncio.timeout(SOON_S):
             return await self._reader.read() == b""
@@ -106,8 +111,8 @@ def request(number: int) -> Request:
     return Request(number, 10.0, 100, 5)
 
 
-def done(asked: Request) -> PrefillDone:
-    return PrefillDone(asked, 10.5, 0.5)
+def done(asked: Request, source: str = "p0") -> PrefillDone:
+    return PrefillDone(asked, 10.5, 0.5, source)
 
 
 def ended(number: int, *, ttft_s: float = 0.5, tpot_s: float = 0.02) -> talk.Ended:
@@ -141,15 +146,74 @@ async def test_request_of_a_dead_decode_engine_starts_again_from_prefill(street:
     p0, d0, d1 = await street.joined("p0", "d0", "d1")
     front.arrive(request(1))
     p0.say(talk.Prefilled(done(await p0.hears_prompt())))
-    await d0.hears_kv()
+    assert await d0.hears_kv() == done(request(1))
     d0.die()
+    assert await p0.hears_release() == done(request(1))  # nobody will pull it any more
     again = await p0.hears_prompt()
     assert again == request(1)
-    p0.say(talk.Prefilled(PrefillDone(again, 12.0, 2.0)))
+    p0.say(talk.Prefilled(PrefillDone(again, 12.0, 2.0, "p0")))
     assert (await d1.hears_kv()).ttft_s == 2.0
     d1.say(ended(1, ttft_s=2.0))
     await wait_until(lambda: 1 in front.record.finished, SOON_S, "the request has ended")
     assert front.record.so_far(13.0).ttft == 0.0
+
+
+async def test_source_may_release_a_cache_once_it_has_been_pulled(street: Street) -> None:
+    p0, d0 = await street.joined("p0", "d0")
+    for number in (1, 2):
+        street.front.arrive(request(number))
+        p0.say(talk.Prefilled(done(await p0.hears_prompt())))
+        await d0.hears_kv()
+    d0.say(talk.Pulled(2))
+    assert await p0.hears_release() == done(request(2))
+    d0.say(talk.Pulled(2))  # once said is enough
+    d0.say(talk.Pulled(1))
+    assert await p0.hears_release() == done(request(1))
+
+
+async def test_cache_that_is_handed_back_stays_at_its_source_until_another_has_pulled_it(street: Street) -> None:
+    p0, d0 = await street.joined("p0", "d0")
+    street.front.arrive(request(1))
+    p0.say(talk.Prefilled(done(await p0.hears_prompt())))
+    cache = await d0.hears_kv()
+    d0.say(talk.Closed())
+    assert isinstance(await d0.hears(), talk.Quiet)
+    for message in talk.hand_backs([], [cache]):
+        d0.say(message)
+    d0.say(talk.Pulled(1))  # it has not: the request is somebody else's now
+    (d1,) = await street.joined("d1")
+    assert await d1.hears_kv() == cache
+    d1.say(talk.Pulled(1))
+    assert await p0.hears_release() == cache
+    street.front.arrive(request(2))
+    assert await p0.hears_prompt() == request(2)  # and has heard of no other release
+
+
+async def test_pull_from_an_engine_that_has_died_meanwhile_is_no_news(street: Street) -> None:
+    p0, d0 = await street.joined("p0", "d0")
+    street.front.arrive(request(1))
+    p0.say(talk.Prefilled(done(await p0.hears_prompt())))
+    await d0.hears_kv()
+    p0.die()
+    await wait_until(lambda: street.front.engines == 1, SOON_S, "p0 has left")
+    (again,) = await street.joined("p0")
+    d0.say(talk.Pulled(1))
+    d0.say(ended(1))
+    await wait_until(lambda: 1 in street.front.record.finished, SOON_S, "the request has ended")
+    street.front.arrive(request(2))
+    assert await again.hears_prompt() == request(2)  # the first thing that it hears
+
+
+async def test_late_news_of_a_prompt_is_answered_with_a_release(street: Street) -> None:
+    """An engine that lost its connection for a moment goes on with what it had, but the request is elsewhere."""
+    p0, p1 = await street.joined("p0", "p1")
+    street.front.arrive(request(1))
+    asked = await p0.hears_prompt()
+    p0.die()
+    assert await p1.hears_prompt() == asked
+    (back,) = await street.joined("p0")
+    back.say(talk.Prefilled(done(asked)))
+    assert await back.hears_release() == done(asked)
 
 
 async def test_requests_wait_for_an_engine_that_comes_back(street: Street) -> None:
@@ -224,7 +288,10 @@ async def test_engine_that_breaks_the_protocol_is_cut_off(street: Street, said: 
 
 def test_hand_back_of_many_fits_the_line() -> None:
     asked = [Request(10**9 + number, 1234567.123456789, 100_000, 10_000) for number in range(1000)]
-    caches = [PrefillDone(each, 1234567.123456789, 1234567.123456789) for each in asked]
+    caches = [
+        PrefillDone(each, 1234567.123456789, 1234567.123456789, "an-engine-with-a-rather-long-name-0123456789")
+        for each in asked
+    ]
     messages = list(talk.hand_backs(asked, caches))
     assert max(len(talk.line(message)) for message in messages) <= talk.LINE_MAX
     assert sum(len(message.requests) for message in messages) == 1000

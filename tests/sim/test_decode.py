@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rapid.core.cluster import Role
-from rapid.sim.decode import boundary_s, steps_until
 from rapid.sim.instance import Instance
 from rapid.sim.power import LimitCurve
 from rapid.sim.profile import DecodeCorner, profile_named
-from rapid.sim.requests import EngineSettings, Finished, PrefillDone, Request
+from rapid.sim.requests import EngineSettings, Finished, PrefillDone, Pulled, Request
+from rapid.sim.steps import boundary_s, steps_until
 from tests.sim.reference import PlainDecode
 
 MI300X = replace(profile_named("mi300x-8b"), decode_corner=DecodeCorner.PESSIMISTIC)
@@ -20,7 +20,7 @@ FULL = LimitCurve.constant(750_000, MI300X.lag)
 
 
 def prefilled(number: int, at_s: float, input_tokens: int, output_tokens: int) -> PrefillDone:
-    return PrefillDone(Request(number, at_s - 0.1, input_tokens, output_tokens), at_s, ttft_s=0.14)
+    return PrefillDone(Request(number, at_s - 0.1, input_tokens, output_tokens), at_s, ttft_s=0.14, source="p0")
 
 
 def engine(capacity_tokens: int = MI300X.kv_capacity_tokens, max_sequences: int = 256) -> Instance:
@@ -33,8 +33,9 @@ def finished(instance: Instance, until_s: float = 1e6) -> dict[int, Finished]:
     found = {}
     while instance.next_event_s() <= until_s:
         for output in instance.advance(instance.next_event_s()):
-            assert isinstance(output, Finished)
-            found[output.request.request_id] = output
+            assert isinstance(output, Finished | Pulled)
+            if isinstance(output, Finished):
+                found[output.request.request_id] = output
     return found
 
 

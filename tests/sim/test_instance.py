@@ -8,7 +8,7 @@ from rapid.core.cluster import Phase, Role
 from rapid.sim.instance import Instance
 from rapid.sim.power import LimitCurve
 from rapid.sim.profile import profile_named
-from rapid.sim.requests import Backlog, Drained, EngineSettings, Finished, PrefillDone, Request, Switched
+from rapid.sim.requests import Backlog, Drained, EngineSettings, Finished, PrefillDone, Pulled, Request, Switched
 
 MI300X = profile_named("mi300x-8b")
 LIMIT = LimitCurve.constant(600_000, MI300X.lag)
@@ -19,7 +19,7 @@ def engine(role: Role) -> Instance:
 
 
 def kv(number: int, output_tokens: int) -> PrefillDone:
-    return PrefillDone(Request(number, 0.0, 1000, output_tokens), 0.0, ttft_s=0.1)
+    return PrefillDone(Request(number, 0.0, 1000, output_tokens), 0.0, ttft_s=0.1, source="p9")
 
 
 def test_a_closed_prefill_instance_finishes_its_batch_and_hands_back_its_queue() -> None:
@@ -31,11 +31,14 @@ def test_a_closed_prefill_instance_finishes_its_batch_and_hands_back_its_queue()
     assert instance.close(0.01) == Backlog(requests=(requests[1], requests[2]))
 
     assert instance.phase is Phase.DRAINING
-    done, drained = instance.advance(10.0)
+    (done,) = instance.advance(10.0)
     assert isinstance(done, PrefillDone)
     assert done.request == requests[0]
-    assert drained == Drained(done.at_s)
     assert instance.load(10.0).waiting_tokens == 0
+    # Its KV cache is still there to be pulled.
+    assert (instance.requests_left, instance.unpulled) == (1, (done,))
+    instance.release_kv(done, 11.0)
+    assert instance.advance(11.0) == [Drained(11.0)]
 
 
 def test_a_closed_decode_instance_finishes_its_sequences_and_hands_back_what_waits() -> None:
@@ -68,13 +71,15 @@ def test_a_switch_takes_its_time_and_draws_idle_power() -> None:
     assert instance.advance(4.0 + MI300X.switch_s) == [Switched(4.0 + MI300X.switch_s, Role.DECODE)]
     assert instance.energy_mj(5.5) == pytest.approx(MI300X.idle_mw * 5.5)
     instance.receive_kv(kv(1, 20), 5.5)
-    assert [type(item) for item in instance.advance(10.0)] == [Finished]
+    assert [type(item) for item in instance.advance(10.0)] == [Pulled, Finished]
 
 
 def test_counters_survive_a_role_change() -> None:
     instance = engine(Role.PREFILL)
     instance.submit(Request(1, 0.0, 1000, 5), 0.0)
-    instance.advance(1.0)
+    (done,) = instance.advance(1.0)
+    assert isinstance(done, PrefillDone)
+    instance.release_kv(done, 1.0)
     instance.close(1.0)
     instance.switch(Role.DECODE, 1.0)
     instance.receive_kv(kv(1, 5), 3.0)

@@ -21,9 +21,12 @@ def engine(settings: EngineSettings = ALONE, die: Die | None = None) -> Instance
 
 
 def advance(instance: Instance, now_s: float) -> list[PrefillDone]:
+    """What came out; all of it is pulled at once."""
     outputs = instance.advance(now_s)
     done = [output for output in outputs if isinstance(output, PrefillDone)]
     assert done == outputs
+    for each in done:
+        instance.release_kv(each, now_s)
     return done
 
 
