@@ -27,6 +27,8 @@ class Durations:
 
     def add(self, before: Histogram, after: Histogram, at_s: float) -> None:
         """Count what `after` has more than `before`, two cumulative histograms of one life with equal bounds."""
+        if before.counts == after.counts:
+            return  # an engine of the other phase, or one without news: most of them
         slot = self._slot(at_s)
         lower_s = 0.0
         for index, count in enumerate(after.counts):
@@ -126,7 +128,7 @@ def _has_fallen(before: PhaseLoad, after: PhaseLoad) -> bool:
         or any(
             now < then
             for old, new in pairs
-            if old.bounds_s == new.bounds_s
+            if old.bounds_s == new.bounds_s and old.counts != new.counts
             for then, now in zip(old.counts, new.counts, strict=True)
         )
     )

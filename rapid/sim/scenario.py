@@ -7,7 +7,7 @@ from math import inf
 from rapid.core.cluster import Domain, NodeSpec, Role, SloTargets
 from rapid.core.errors import ConfigInvalid, watts
 from rapid.core.policy import NAMES, make
-from rapid.core.settings import Settings
+from rapid.core.settings import LedgerSettings, Settings
 from rapid.sim.profile import Profile
 from rapid.sim.requests import EngineSettings
 
@@ -35,6 +35,8 @@ class WorldSettings:
     network_s       one way between controller and node or engine (assumed: a data centre with a busy controller)
     write_s         to set a limit and read it back (assumed: a call to a driver)
     limit_delay_s   from a new limit to its first effect, per change; the lag behind it is the profile's (assumed)
+    draw_tolerance  ledger.draw_tolerance as an operator sets it whose meters differ by 3 % from board to board (one
+                    sigma): at the default of 5 %, one board in twenty counts as one that does not obey (assumed)
     lead_in_s       before the trace's time 0: nodes boot and land, are heard, engines attach, first limits settle
     """
 
@@ -50,6 +52,7 @@ class WorldSettings:
     window_s: float = 5.0
     quantile: float = 0.9
     drain_s: float = 30.0
+    draw_tolerance: float = 0.12
     silences: tuple[Silence, ...] = ()
 
     def check(self) -> None:
@@ -61,6 +64,8 @@ class WorldSettings:
         if not 0 <= self.report_gap_s <= self.report_interval_s:
             bound_s = self.report_interval_s
             raise ConfigInvalid("world.report_gap_s", f"must lie within 0..{bound_s:g} s, is {self.report_gap_s:g} s")
+        if not 0 <= self.draw_tolerance <= 1:
+            raise ConfigInvalid("world.draw_tolerance", f"must lie within 0..1, is {self.draw_tolerance:g}")
         for key in ("network_s", "write_s", "limit_delay_s"):
             low_s, high_s = getattr(self, key)
             if not 0 <= low_s <= high_s < inf:
@@ -128,6 +133,7 @@ class Scenario:
             window_s=world.window_s,
             quantile=world.quantile,
             drain_s=world.drain_s,
+            ledger=LedgerSettings(draw_tolerance=world.draw_tolerance),
         )
 
     def check(self) -> None:
