@@ -17,7 +17,7 @@ from rapid.sim.trace_forms import Arrival, BadLine, Columns, Fault, Form, shown
 
 MAX_TOKENS = 10_000_000  # of one request, where nobody says what an instance can hold (assumed)
 MAX_GAP_S = 86_400.0  # between two requests, or before the first: more is another clock, or damage (assumed)
-MAX_HELD_BACK = 1_000_000  # requests that wait for their jitter at once; some 100 MB
+MAX_HELD_BACK = 200_000  # requests that wait for their jitter at once; some 20 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,8 @@ class Omitted:
 
     def words(self) -> str:
         """Empty if nothing was left out."""
-        parts = [f"{self.long_prompts} too long prompts left out"] if self.long_prompts else []
-        parts += [f"{number} lines skipped ({fault.value})" for fault, number in self.counted()]
+        parts = [f"{_count(self.long_prompts, 'long prompt')} left out"] if self.long_prompts else []
+        parts += [f"{_count(number, 'line')} skipped ({fault.value})" for fault, number in self.counted()]
         return ", ".join(parts)
 
     def counted(self) -> tuple[tuple[Fault, int], ...]:
@@ -171,6 +171,10 @@ class MixedTrace:
                 end_s = min(end_s, arrival.arrival_s)
             else:
                 heapreplace(heads, (following, number))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _check_order(arrival: Arrival, earlier_s: float, line: str, columns: Columns) -> None:

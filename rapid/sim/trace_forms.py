@@ -75,6 +75,10 @@ def form_of(first_line: str) -> Form | None:
     return MOONCAKE if record.keys() >= set(MOONCAKE.columns) else None
 
 
+def _rapid_reader() -> LineReader:
+    return _read_rapid
+
+
 def _read_rapid(line: str) -> Arrival:
     at, *tokens = _values(line, RAPID.columns)
     try:
@@ -102,6 +106,10 @@ def _azure_reader() -> LineReader:
     return read
 
 
+def _mooncake_reader() -> LineReader:
+    return _read_mooncake
+
+
 def _read_mooncake(line: str) -> Arrival:
     record = _record(line)
     for column in MOONCAKE.columns:
@@ -119,9 +127,9 @@ def _read_mooncake(line: str) -> Arrival:
     return Arrival(arrival_s, *tokens)
 
 
-RAPID = Form("rapid", ("arrival_s", "input_tokens", "output_tokens"), True, lambda: _read_rapid)
+RAPID = Form("rapid", ("arrival_s", "input_tokens", "output_tokens"), True, _rapid_reader)
 AZURE = Form("azure", ("TIMESTAMP", "ContextTokens", "GeneratedTokens"), True, _azure_reader)
-MOONCAKE = Form("mooncake", ("timestamp", "input_length", "output_length"), False, lambda: _read_mooncake, step_s=3.0)
+MOONCAKE = Form("mooncake", ("timestamp", "input_length", "output_length"), False, _mooncake_reader, step_s=3.0)
 FORMS = (
     f"CSV with the header {','.join(RAPID.columns)}, Azure's with {','.join(AZURE.columns)}, "
     f"or Mooncake's JSON lines with {', '.join(MOONCAKE.columns)}"

@@ -4,8 +4,9 @@ Rates and minutes count from the first request. Only whole minutes count for pea
 cut short would look like a calm one.
 """
 
-from collections.abc import Sequence
+from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import accumulate
 from math import ceil, floor, sqrt
 
 from rapid.core.errors import TraceInvalid
@@ -128,21 +129,14 @@ class _Pace:
 def _lengths(counts: dict[int, int]) -> Lengths:
     lengths = sorted(counts)
     requests = sum(counts.values())
-    p50, p95, p99 = _quantiles(lengths, counts, [share * (requests - 1) for share in (0.50, 0.95, 0.99)])
-    return Lengths(_total(counts) / requests, p50, p95, p99, lengths[-1])
+    until = list(accumulate(counts[length] for length in lengths))  # how many are at most so long
 
+    def quantile(share: float) -> float:
+        place = share * (requests - 1)
+        low, high = (lengths[bisect_right(until, whole)] for whole in (floor(place), ceil(place)))
+        return low + (high - low) * (place - floor(place))
 
-def _quantiles(lengths: Sequence[int], counts: dict[int, int], places: Sequence[float]) -> list[float]:
-    """What stands at these places, rising, of the sorted list in which each length is as often as counted."""
-    wanted = [place for where in places for place in (floor(where), ceil(where))]
-    found: list[int] = []
-    until = 0
-    for length in lengths:
-        until += counts[length]
-        while len(found) < len(wanted) and wanted[len(found)] < until:
-            found.append(length)
-    pairs = zip(places, found[::2], found[1::2], strict=True)
-    return [low + (high - low) * (place - floor(place)) for place, low, high in pairs]
+    return Lengths(_total(counts) / requests, quantile(0.50), quantile(0.95), quantile(0.99), lengths[-1])
 
 
 def _total(counts: dict[int, int]) -> int:
