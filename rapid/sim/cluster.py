@@ -22,6 +22,7 @@ from rapid.sim.requests import (
     Finished,
     Output,
     PrefillDone,
+    Pulled,
     Request,
     Switched,
 )
@@ -82,17 +83,34 @@ class Cluster:
         self._instances: dict[str, Instance] = {}
         self._numbers: dict[str, int] = {}  # in the order of the plans
         self._nodes: dict[str, str] = {}
-        self._curves: dict[str, LimitCurve] = {}
+        self._curves: dict[str, list[LimitCurve]] = {}  # one per GPU
         self._scripts: dict[str, Role] = {}  # role changes that go on by themselves
         self._alarms: list[Alarm] = []  # heap; an entry counts only while it is in _alarm_of
         self._alarm_of: dict[str, Alarm] = {}
         for number, plan in enumerate(plans):
             name = plan.name or f"gpu{number}"
             assert name not in self._instances, f"two instances are called {name}"
-            self._curves[name] = curve = LimitCurve.constant(plan.limit_mw, profile.lag)
+            curve = LimitCurve.constant(plan.limit_mw, profile.lag)
+            self._curves[name] = [curve] * profile.gpus
             self._instances[name] = Instance(name, plan.role, profile, curve, settings=settings, die=plan.die)
             self._numbers[name], self._nodes[name] = number, plan.node
             self._router.open(name, plan.role)
+        self._profile = profile
+
+    def copy(self, on_finished: Callable[[Finished], None] | None = None) -> "Cluster":
+        """A fork: given the same, it does the same from here on, and neither changes the other.
+
+        What the original has finished or turned away stays with the original.
+        """
+        other = Cluster(self._profile, (), on_finished=on_finished)
+        other.now_s, other.news = self.now_s, self.news.copy()
+        other._router = self._router.copy()
+        other._instances = {name: instance.copy() for name, instance in self._instances.items()}
+        other._numbers, other._nodes = self._numbers, self._nodes  # these never change
+        other._curves = {name: curves.copy() for name, curves in self._curves.items()}
+        other._scripts = self._scripts.copy()
+        other._alarms, other._alarm_of = self._alarms.copy(), self._alarm_of.copy()
+        return other
 
     # ---- time ----
 
@@ -133,6 +151,10 @@ class Cluster:
         self._scripts[name] = role
         self.close(name)
 
+    def go_on(self, name: str, role: Role) -> None:
+        """From now on a role change that the caller began goes on by itself, to this role, and is no news."""
+        self._scripts[name] = role
+
     def close(self, name: str) -> None:
         """Sends the instance nothing more, and what it has not begun elsewhere. Drained is news once it is empty."""
         self._router.close(name)
@@ -160,10 +182,11 @@ class Cluster:
 
     # ---- power ----
 
-    def set_limit(self, name: str, limit_mw: int) -> None:
-        """Sets a limit on the GPU of the instance; it takes effect with the profile's lag."""
-        self._curves[name] = self._curves[name].changed(limit_mw, self.now_s)
-        self._instances[name].set_limit(self._curves[name], self.now_s)
+    def set_limit(self, name: str, limit_mw: int, gpu: int = 0, delay_s: float | None = None) -> None:
+        """Sets a limit on one GPU of the instance; it takes effect after delay_s (None: the profile's) and a lag."""
+        curves = self._curves[name]
+        curves[gpu] = curves[gpu].changed(limit_mw, self.now_s, delay_s)
+        self._instances[name].set_limit(curves[gpu], self.now_s, gpu)
         self._schedule(name)
 
     def energy_mj(self) -> float:
@@ -208,6 +231,8 @@ class Cluster:
             match output:
                 case PrefillDone():
                     self._perform(self._router.prefill_done(name, output))
+                case Pulled():
+                    self._release(output.done)
                 case Finished():
                     self._finish(name, output)
                 case Drained():
@@ -222,6 +247,11 @@ class Cluster:
             self.finished.append(finished)
         else:
             self.on_finished(finished)
+
+    def _release(self, done: PrefillDone) -> None:
+        """The ring that holds this KV cache has room for others."""
+        self._instances[done.source].release_kv(done, self.now_s)
+        self._schedule(done.source)
 
     def _drained(self, name: str, drained: Drained) -> None:
         if name in self._scripts:
@@ -242,10 +272,13 @@ class Cluster:
                     self._instances[dispatch.instance].submit(dispatch.request, self.now_s)
                     self._schedule(dispatch.instance)
                 case SendKv():
-                    self._instances[dispatch.instance].receive_kv(dispatch.done, self.now_s)
+                    remote = self._nodes[dispatch.done.source] != self._nodes[dispatch.instance]
+                    self._instances[dispatch.instance].receive_kv(dispatch.done, self.now_s, remote=remote)
                     self._schedule(dispatch.instance)
                 case TurnedAway():
                     self.turned_away += 1
+                    if dispatch.done is not None:
+                        self._release(dispatch.done)
 
     def _schedule(self, name: str) -> None:
         """Wakes the instance when it next has something to say."""

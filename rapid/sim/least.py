@@ -1,6 +1,5 @@
 """Who has the least to do, among many whose load changes all the time."""
 
-from collections.abc import Iterator
 from heapq import heapify, heappop, heappush, heapreplace
 
 Entry = tuple[int, int, int]  # (load, second load, number): a tie goes to the smaller number
@@ -16,12 +15,6 @@ class LeastLoaded:
     def __init__(self) -> None:
         self._entries: dict[int, Entry] = {}  # the one that counts, by member
         self._heap: list[Entry] = []
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._entries)
 
     def put(self, number: int, load: int, second: int = 0) -> None:
         """This member, new or not, has this load from now on; `second` decides between equal loads."""

@@ -30,18 +30,18 @@ class SendPrompt:
 
 @dataclass(frozen=True, slots=True)
 class SendKv:
-    """Offer this KV cache, which lies at `source`, to this instance."""
+    """Offer this KV cache to this instance."""
 
     instance: str
-    source: str
     done: PrefillDone
 
 
 @dataclass(frozen=True, slots=True)
 class TurnedAway:
-    """The router is full: the request gets an error."""
+    """The router is full: the request gets an error, and the KV cache that it may have is to be released."""
 
     request: Request
+    done: PrefillDone | None = None
 
 
 Dispatch = SendPrompt | SendKv | TurnedAway
@@ -74,7 +74,7 @@ class Router:
         self._for_prompts = LeastLoaded()  # the open peers that take prompts
         self._for_kvs = LeastLoaded()  # the open peers that take KV caches
         self._prompts: deque[Request] = deque()
-        self._kvs: deque[tuple[str, PrefillDone]] = deque()  # with the instance where the cache lies
+        self._kvs: deque[PrefillDone] = deque()
 
     def copy(self) -> "Router":
         """An independent copy: it makes the same choices from here on."""
@@ -133,14 +133,14 @@ class Router:
                 out += self._place_prompt(request)
         for done in backlog.kvs:
             if self._release(name, done.request.request_id):
-                out += self._place_kv(name, done)
+                out += self._place_kv(done)
         return out
 
     def lost(self, name: str) -> list[Dispatch]:
         """The instance is dead (or was never known). Its requests start again from prefill; they keep their arrival."""
         again = self._forget(name)
-        again += [done.request for source, done in self._kvs if source == name]
-        self._kvs = deque(item for item in self._kvs if item[0] != name)
+        again += [done.request for done in self._kvs if done.source == name]
+        self._kvs = deque(done for done in self._kvs if done.source != name)
         out: list[Dispatch] = []
         for request in again:
             out += self._place_prompt(request)
@@ -158,7 +158,7 @@ class Router:
         """An instance has processed a prompt."""
         if not self._release(name, done.request.request_id):
             return []
-        return self._place_kv(name, done)
+        return self._place_kv(done)
 
     def finished(self, name: str, request_id: int) -> bool:
         """An instance says that a request is complete; False: late news, not to be counted."""
@@ -175,22 +175,22 @@ class Router:
             return []
         return [SendPrompt(self._give(number, request), request)]
 
-    def _place_kv(self, source: str, done: PrefillDone) -> list[Dispatch]:
+    def _place_kv(self, done: PrefillDone) -> list[Dispatch]:
         number = self._for_kvs.least()
         if number is None:
             if self.waiting >= self._max_waiting:
-                return [TurnedAway(done.request)]
-            self._kvs.append((source, done))
+                return [TurnedAway(done.request, done)]
+            self._kvs.append(done)
             return []
-        return [SendKv(self._give(number, done.request), source, done)]
+        return [SendKv(self._give(number, done.request), done)]
 
     def _dispatch_waiting(self) -> list[Dispatch]:
         """KV caches first: they hold memory. What still finds no place waits again, in the same order."""
         kvs, self._kvs = self._kvs, deque()
         prompts, self._prompts = self._prompts, deque()
         out: list[Dispatch] = []
-        for source, done in kvs:
-            out += self._place_kv(source, done)
+        for done in kvs:
+            out += self._place_kv(done)
         for request in prompts:
             out += self._place_prompt(request)
         return out

@@ -1,5 +1,6 @@
 """Dispatch: least loaded first, and every request at exactly one place until it has finished."""
 
+from collections import Counter
 from random import Random
 
 import pytest
@@ -7,14 +8,15 @@ import pytest
 from rapid.core.cluster import Role
 from rapid.sim.requests import Backlog, PrefillDone, Request
 from rapid.sim.router import Dispatch, Router, SendKv, SendPrompt, TurnedAway
+from tests.sim.linear import LinearRouter, Place
 
 
 def request(number: int, tokens: int = 100, arrival_s: float = 0.0) -> Request:
     return Request(number, arrival_s, tokens, 10)
 
 
-def done(number: int, tokens: int = 100) -> PrefillDone:
-    return PrefillDone(request(number, tokens), 1.0, 0.5)
+def done(number: int, tokens: int = 100, source: str = "p0") -> PrefillDone:
+    return PrefillDone(request(number, tokens), 1.0, 0.5, source)
 
 
 def router(prefill: int = 2, decode: int = 2, max_waiting: int = 100) -> Router:
@@ -41,7 +43,7 @@ def test_tokens_count_until_the_prompt_is_processed() -> None:
     made = router()
     made.arrive(request(1, 500))
     made.arrive(request(2, 400))
-    assert made.prefill_done("p0", done(1, 500)) == [SendKv("d0", "p0", done(1, 500))]
+    assert made.prefill_done("p0", done(1, 500)) == [SendKv("d0", done(1, 500))]
     assert places(made.arrive(request(3, 100))) == ["p0"]
 
 
@@ -71,7 +73,7 @@ def test_requests_wait_for_an_instance_and_are_counted() -> None:
     assert made.open("p0", Role.PREFILL) == [SendPrompt("p0", request(1)), SendPrompt("p0", request(2))]
     assert made.prefill_done("p0", done(1)) == []
     assert made.waiting == 1
-    assert made.open("d0", Role.DECODE) == [SendKv("d0", "p0", done(1))]
+    assert made.open("d0", Role.DECODE) == [SendKv("d0", done(1))]
     assert made.waiting == 0
 
 
@@ -84,7 +86,7 @@ def test_the_wait_is_bounded_for_prompts_and_kv_caches() -> None:
     assert made.prefill_done("p0", done(1)) == []
     assert made.prefill_done("p0", done(2)) == []
     made.arrive(request(4))
-    assert made.prefill_done("p0", done(4)) == [TurnedAway(request(4))]
+    assert made.prefill_done("p0", done(4)) == [TurnedAway(request(4), done(4))]
     assert made.waiting == 2
 
 
@@ -110,7 +112,7 @@ def test_the_requests_of_a_dead_instance_start_again_from_prefill_and_keep_their
     made = router(prefill=2, decode=1)
     late = request(1, arrival_s=7.5)
     made.arrive(late)
-    made.prefill_done("p0", PrefillDone(late, 8.0, 0.5))
+    made.prefill_done("p0", PrefillDone(late, 8.0, 0.5, "p0"))
     assert made.lost("d0") == [SendPrompt("p0", late)]
     assert made.lost("p0") == [SendPrompt("p1", late)]
     assert made.lost("p1") == []
@@ -131,12 +133,31 @@ def test_late_news_from_a_former_owner_is_ignored() -> None:
     made.arrive(request(1))
     made.lost("p0")
     assert made.prefill_done("p0", done(1)) == []
-    assert made.prefill_done("p1", done(1)) == [SendKv("d0", "p1", done(1))]
+    assert made.prefill_done("p1", done(1)) == [SendKv("d0", done(1))]
     assert made.prefill_done("p1", done(1)) == []
     assert not made.finished("p1", 1)
     assert made.finished("d0", 1)
     assert not made.finished("d0", 1)
     assert made.hand_back("d0", Backlog(kvs=(done(1),))) == []
+
+
+def test_a_mixed_instance_takes_prompts_by_tokens_and_finishes_them_itself() -> None:
+    made = router(prefill=1, decode=1)
+    made.open("m0", Role.MIXED)
+    sent = [places(made.arrive(request(number, tokens)))[0] for number, tokens in enumerate([300, 100, 100])]
+    assert sent == ["p0", "m0", "m0"]
+    assert made.prefill_done("p0", done(0)) == [SendKv("d0", done(0))]  # never to the mixed one
+    assert made.finished("m0", 1)
+    assert made.outstanding("m0") == 1
+
+
+def test_an_id_that_is_in_use_does_not_arrive_again() -> None:
+    made = router()
+    made.arrive(request(7))
+    with pytest.raises(AssertionError, match="request 7 is here already, at p0"):
+        made.arrive(request(7))
+    made.finished("p0", 7)
+    assert places(made.arrive(request(7))) == ["p0"]
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -176,9 +197,142 @@ def test_every_request_is_at_one_place_whatever_happens(seed: int) -> None:
             number = dice.choice(sorted(where))
             place, phase = where.pop(number)
             if phase == "prefill":
-                take(made.prefill_done(place, done(number)))
+                take(made.prefill_done(place, done(number, source=place)))
             else:
                 assert made.finished(place, number)
                 finished.add(number)
         assert len(where) + made.waiting + len(finished) == count
         assert sum(made.outstanding(name) for name in roles) == len(where)
+
+
+MAX_WAITING = 5  # few, so that a walk meets a full router
+
+
+class Walk:
+    """Two routers hear the same news, in a random order in which it could come; what they answer must agree.
+
+    What the instances have is known from the answers. Now and then the router goes on as a copy of itself, while the
+    original hears other news.
+    """
+
+    def __init__(self, seed: int, other: LinearRouter | None = None) -> None:
+        self.seed, self.dice = seed, Random(seed)
+        self.names = 2 + seed % 10
+        self.one = Router(MAX_WAITING)
+        self.other = other or LinearRouter(MAX_WAITING)
+        self.has: dict[str, dict[int, Request | PrefillDone]] = {}
+        self.closed: dict[str, None] = {}
+        self.arrived = 0
+        self.seen: Counter[str] = Counter()
+
+    def run(self, steps: int) -> None:
+        verbs = ["arrive"] * 30 + ["work"] * 50 + ["open"] * 8 + ["close"] * 4 + ["hand_back"] * 3 + ["lost", "late"]
+        for _ in range(steps):
+            verb = self.dice.choice(verbs)
+            name = f"i{self.dice.randrange(self.names)}"
+            getattr(self, verb)(name)
+            assert self.one.waiting == len(self.other.waiting)
+            if self.dice.random() < 0.05:
+                original, self.one = self.one, self.one.copy()
+                original.lost(name)
+
+    def arrive(self, name: str) -> None:
+        self.arrived += 1
+        tokens = self.dice.choice([1, 10, 10, 20, self.dice.randrange(1, 2000)])  # with many ties
+        new = request(self.arrived, tokens)
+        self.agree("arrive", self.one.arrive(new), self.other.arrive(new))
+
+    def work(self, name: str) -> None:
+        busy = [(name, number) for name, has in self.has.items() for number in has]
+        if not busy:
+            return
+        name, number = self.dice.choice(busy)
+        work = self.has[name].pop(number)
+        if isinstance(work, Request) and self.role(name) is Role.PREFILL:
+            made = PrefillDone(work, 1.0, 0.5, name)
+            self.agree("prefill_done", self.one.prefill_done(name, made), self.other.prefill_done(name, made))
+        else:
+            assert self.one.finished(name, number)
+            assert self.other.finished(name, number)
+
+    def late(self, name: str) -> None:
+        """News of a request from one that does not have it."""
+        number = self.dice.randrange(self.arrived + 1)
+        if number not in self.has.get(name, {}):
+            assert not self.one.finished(name, number)
+            assert self.one.prefill_done(name, done(number)) == self.other.prefill_done(name, done(number)) == []
+
+    def open(self, name: str) -> None:
+        role = self.dice.choice([Role.PREFILL, Role.PREFILL, Role.DECODE, Role.DECODE, Role.MIXED])
+        role = self.role(name) if self.has.get(name) else role
+        self.has.setdefault(name, {})
+        self.closed.pop(name, None)
+        self.agree("open", self.one.open(name, role), self.other.open(name, role))
+
+    def close(self, name: str) -> None:
+        if name in self.has:
+            self.closed[name] = None
+            self.one.close(name)
+            self.other.close(name)
+
+    def hand_back(self, name: str) -> None:
+        """A closed one returns some of what it has."""
+        if name in self.closed:
+            work = [item for item in self.has[name].values() if self.dice.random() < 0.5]
+            prompts = tuple(item for item in work if isinstance(item, Request))
+            backlog = Backlog(prompts, tuple(item for item in work if isinstance(item, PrefillDone)))
+            for item in work:
+                del self.has[name][item.request_id if isinstance(item, Request) else item.request.request_id]
+            self.agree("hand_back", self.one.hand_back(name, backlog), self.other.hand_back(name, backlog))
+
+    def lost(self, name: str) -> None:
+        self.has.pop(name, None)
+        self.closed.pop(name, None)
+        self.agree("lost", self.one.lost(name), self.other.lost(name))
+
+    def role(self, name: str) -> Role:
+        return next(place.role for place in self.other.places if place.name == name)
+
+    def agree(self, verb: str, one: list[Dispatch], other: list[Dispatch]) -> None:
+        assert one == other, f"seed {self.seed}: {verb}"
+        self.seen[verb] += 1
+        for item in one:
+            self.seen[type(item).__name__] += 1
+            match item:
+                case SendPrompt():
+                    self.has[item.instance][item.request.request_id] = item.request
+                case SendKv():
+                    self.has[item.instance][item.done.request.request_id] = item.done
+
+
+def test_it_chooses_as_one_that_looks_at_every_instance() -> None:
+    seen: Counter[str] = Counter()
+    for seed in range(20):
+        walk = Walk(seed)
+        walk.run(3000)
+        seen += walk.seen
+    for verb in ("arrive", "prefill_done", "open", "hand_back", "lost", "SendPrompt", "SendKv", "TurnedAway"):
+        assert seen[verb] > 100, f"{verb} came {seen[verb]} times"
+
+
+class LastOfEquals(LinearRouter):
+    def least(self, places: list[Place], role: Role) -> Place | None:
+        return super().least(places[::-1], role)
+
+
+class NoSecondLoad(LinearRouter):
+    def least(self, places: list[Place], role: Role) -> Place | None:
+        if role is Role.DECODE:
+            return min(places, key=lambda place: len(place.has), default=None)
+        return super().least(places, role)
+
+
+class NothingForMixed(LinearRouter):
+    def least(self, places: list[Place], role: Role) -> Place | None:
+        return super().least([place for place in places if place.role is role], role)
+
+
+@pytest.mark.parametrize("fault", [LastOfEquals, NoSecondLoad, NothingForMixed])
+def test_the_walk_notices_another_choice(fault: type[LinearRouter]) -> None:
+    with pytest.raises(AssertionError, match="seed 1: "):
+        Walk(1, fault(MAX_WAITING)).run(3000)
