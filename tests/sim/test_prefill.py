@@ -1,7 +1,6 @@
-"""The prefill phase against queueing theory, and the bounds of its batches."""
+"""The prefill phase and the bounds of its batches; test_theory.py holds its queue against theory."""
 
 from dataclasses import replace
-from random import Random
 
 import pytest
 
@@ -45,48 +44,6 @@ def test_a_request_of_one_token_ends_with_its_prefill() -> None:
     (done,) = instance.advance(10.0)
     assert isinstance(done, Finished)
     assert done.tpot_s is None
-
-
-@pytest.mark.parametrize("load", [0.3, 0.6])
-def test_the_queue_waits_as_long_as_m_d_1_says(load: float) -> None:
-    service_s = MI300X.prefill_s(2000, 2000**2, 750_000)
-    dice, instance, now_s, waits_s = Random(11), engine(), 0.0, 0.0
-    count = 200_000
-    for number in range(count):
-        now_s += dice.expovariate(load / service_s)
-        instance.submit(Request(number, now_s, 2000, 2), now_s)
-        waits_s += sum(done.at_s - done.request.arrival_s - service_s for done in advance(instance, now_s))
-    waits_s += sum(done.at_s - done.request.arrival_s - service_s for done in advance(instance, now_s + 1e4))
-
-    expected_s = load * service_s / (2 * (1 - load))  # Pollaczek-Khinchine with constant service
-    assert waits_s / count == pytest.approx(expected_s, rel=0.02)
-
-
-def test_littles_law_holds() -> None:
-    dice = Random(5)
-    instance = engine(EngineSettings())
-    now_s, area, inside, done_s, entered_s = 0.0, 0.0, 0, 0.0, 0.0
-
-    def live(until_s: float) -> None:
-        nonlocal now_s, area, inside, done_s
-        while (event_s := min(instance.next_event_s(), until_s)) > now_s:
-            area += inside * (event_s - now_s)
-            now_s = event_s
-            left = advance(instance, now_s)
-            inside -= len(left)
-            done_s += sum(item.at_s - item.request.arrival_s for item in left)
-
-    for number in range(20_000):
-        entered_s += dice.expovariate(20.0)
-        live(entered_s)
-        instance.submit(Request(number, now_s, dice.randint(10, 3000), 2), now_s)
-        inside += 1
-        load = instance.load(now_s)
-        assert load.waiting_requests + load.running_requests == inside
-    live(now_s + 1e3)
-
-    assert inside == 0
-    assert area == pytest.approx(done_s, rel=1e-9)  # mean number inside = rate x mean time inside, times the span
 
 
 def test_batches_are_first_come_first_served_and_limited_in_tokens() -> None:
