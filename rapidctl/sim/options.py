@@ -1,11 +1,12 @@
 """The options that run, compare and sweep share, read into one frozen value. Units are strict: 4800W, 1s, 40ms."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from rapid.core.errors import ConfigInvalid
 from rapidctl.commands._units import Seconds, Watts
@@ -74,10 +75,8 @@ class PolicyType(click.ParamType[PolicyChoice]):
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[click.shell_completion.CompletionItem]:
-        return [click.shell_completion.CompletionItem(name) for name in policy_names() if name.startswith(incomplete)]
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(name) for name in policy_names() if name.startswith(incomplete)]
 
 
 def policy_names() -> tuple[str, ...]:
@@ -119,9 +118,17 @@ def with_limits(policies: tuple[PolicyChoice, ...], limits: str | None) -> tuple
         raise click.UsageError(f"--limits and {stated} both state limits; leave one out")
     settings = _limits(limits)
     return tuple(
-        PolicyChoice(policy.name, settings, f"{FIXED_LIMITS} {limits}") if policy.name == FIXED_LIMITS else policy
+        PolicyChoice(policy.name, settings, policy.label) if policy.name == FIXED_LIMITS else policy
         for policy in policies
     )
+
+
+def policies_of(policies: Sequence[PolicyChoice], limits: str | None) -> tuple[PolicyChoice, ...]:
+    """Those of compare and sweep, each once. Raises click.UsageError."""
+    for number, policy in enumerate(policies):
+        if policy in policies[:number]:
+            raise click.UsageError(f"--policy {policy} is given twice")
+    return with_limits(tuple(policies), limits)
 
 
 def trace_options(function: Function) -> Function:
@@ -202,7 +209,7 @@ def site_choice(given: dict[str, Any]) -> SiteChoice:
     return SiteChoice(**{name: given.pop(name) for name in names})
 
 
-def refuse_without_matplotlib(plot: Path | None) -> None:
+def check_plot(plot: Path | None) -> None:
     """Says so before anything has been computed. Raises click.UsageError."""
     from importlib.util import find_spec
 

@@ -1,0 +1,104 @@
+"""A question to the simulator: one policy on one load, with one seed; and its answer. Both can go between processes."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from rapid.core.cluster import SloTargets
+from rapid.core.errors import ConfigInvalid, UsageError
+from rapid.sim.outcome import Outcome
+from rapid.sim.profile import Profile, corners, profile_named
+from rapid.sim.requests import EngineSettings, Request
+from rapid.sim.scenario import Scenario
+from rapid.sim.site import simulate
+from rapidctl.sim.film import Film
+from rapidctl.sim.load import Load
+from rapidctl.sim.options import FIXED_LIMITS, PolicyChoice, SiteChoice
+
+BUDGET_SHARE = 0.80  # of the ceilings, unless a budget is given
+OPTIONS = {"slo.ttft_s": "ttft", "slo.tpot_s": "tpot", "engine.chunk_tokens": "chunk"}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One run. `label` is the policy as the user wrote it."""
+
+    label: str
+    scenario: Scenario
+    load: Load
+
+    def __str__(self) -> str:
+        return f"policy {self.label}, seed {self.scenario.seed}, {self.load.rate_rps:.3g} requests/s"
+
+
+def answer(question: Question, tell: Callable[[float], None], film: Film | None = None) -> Outcome:
+    """Simulate it. `tell` hears which share of the time of arrivals is over. Only wall_s is measured."""
+    start_s = time.perf_counter()
+    requests = _told(question.load.requests(), question.load.span_s, tell, film)
+    outcome = simulate(question.scenario, requests, watch=film)
+    return replace(outcome, policy=question.label, wall_s=round(time.perf_counter() - start_s, 3))
+
+
+def scenario(site: SiteChoice, policy: PolicyChoice, seed: int) -> Scenario:
+    """What was asked for, checked. Raises UsageError naming the option, and NotFound for an unknown profile."""
+    profile = profile_of(site)
+    instances = site.gpus // profile.gpus
+    budget_mw = budget_of(site, profile)
+    prefill = max(1, instances // 2) if site.prefill is None else site.prefill
+    engine = EngineSettings() if site.chunk_tokens is None else EngineSettings(chunk_tokens=site.chunk_tokens)
+    settings = dict(policy.settings)
+    if policy.name == FIXED_LIMITS and not settings:
+        settings = split_limits(profile, budget_mw // site.nodes, prefill, instances - prefill)
+    found = Scenario(
+        profile=profile,
+        budget_mw=budget_mw,
+        prefill=prefill,
+        policy=policy.name,
+        policy_settings=settings,
+        nodes=site.nodes,
+        gpus=site.gpus,
+        slo=SloTargets(site.ttft_s, site.tpot_s),
+        seed=seed,
+        engine=engine,
+    )
+    try:
+        found.check()
+    except ConfigInvalid as error:
+        # It names the keys of a scenario, where a user at the command line needs the options.
+        option = OPTIONS.get(error.key, error.key.partition(".")[0])
+        raise UsageError(f"--{option}: {str(error).removeprefix(f'config key {error.key}: ')}") from error
+    return found
+
+
+def profile_of(site: SiteChoice) -> Profile:
+    """With the corner that was asked for. Raises NotFound, UsageError."""
+    profile = profile_named(site.profile)
+    return profile if site.corner is None else profile.with_corners(*corners(site.corner))
+
+
+def budget_of(site: SiteChoice, profile: Profile) -> int:
+    """Of all nodes, in mW."""
+    if site.budget_mw is not None:
+        return site.budget_mw
+    return round(BUDGET_SHARE * profile.ceiling_mw * site.gpus * site.nodes)
+
+
+def split_limits(profile: Profile, budget_mw: int, prefill: int, decode: int) -> dict[str, float]:
+    """The limits of a static split when none are given: prefill at its ceiling, decode with what is left of a node's
+    budget, as in the best static split of the RAPID paper (750/450 at 4,800 W); decode keeps its floor."""
+    floor_mw, ceiling_mw = profile.floor_mw, profile.ceiling_mw
+    prefill_gpus, decode_gpus = prefill * profile.gpus, max(1, decode * profile.gpus)
+    left_mw = (budget_mw - prefill_gpus * ceiling_mw) // decode_gpus
+    decode_mw = min(ceiling_mw, max(floor_mw, left_mw))
+    prefill_mw = min(ceiling_mw, (budget_mw - decode_gpus * decode_mw) // max(1, prefill_gpus))
+    return {"prefill_mw": float(max(floor_mw, prefill_mw)), "decode_mw": float(decode_mw)}
+
+
+def _told(
+    requests: Iterator[Request], span_s: float, tell: Callable[[float], None], film: Film | None
+) -> Iterator[Request]:
+    for request in requests:
+        if film is not None:
+            film.offered(request)
+        tell(request.arrival_s / span_s)
+        yield request
