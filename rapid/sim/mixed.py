@@ -75,7 +75,7 @@ class MixedPhase:
             self._start(now_s, pace)
         elif not self._has_chunk and len(self._queue) == 1 and self._fits(request):
             self._running.cut(now_s)
-            self.next_s, self.output_s = self._running.next_s, self._running.next_s
+            self._set_next()
 
     def complete(self, pace: Pace) -> list[Output]:
         """What comes out at next_s; the next step, or run of steps, starts."""
@@ -98,7 +98,7 @@ class MixedPhase:
         """The step that runs keeps its pace; the ones after it do not."""
         if self._running.size and not self._has_chunk:
             self._running.pace_changed(now_s, pace)
-            self.next_s, self.output_s = self._running.next_s, self._running.output_s
+            self._set_next()
 
     def output_tokens(self, now_s: float) -> int:
         """All tokens made so far, those of the present run included."""
@@ -167,7 +167,12 @@ class MixedPhase:
             self.natural_mw = running.natural_mw
         else:
             self.natural_mw = self.idle_mw
-        self.next_s, self.output_s = running.next_s, running.output_s
+        self._set_next()
+
+    def _set_next(self) -> None:
+        self.next_s, self.output_s = self._running.next_s, self._running.output_s
+        if self._queue and self._fits(self._queue[0]):  # it joins at next_s, and may be done first
+            self.output_s = self.next_s
 
     def _fill(self) -> tuple[int, int]:
         """Chunks for the next step: their tokens, and the sum of their end^2 - start^2."""

@@ -1,5 +1,8 @@
 """An instance through role changes: no work is lost, and every joule is counted."""
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from random import Random
 
 import pytest
@@ -7,7 +10,7 @@ import pytest
 from rapid.core.cluster import Phase, Role
 from rapid.sim.instance import Instance
 from rapid.sim.power import LimitCurve
-from rapid.sim.profile import profile_named
+from rapid.sim.profile import DecodeCorner, profile_named
 from rapid.sim.requests import Backlog, Drained, EngineSettings, Finished, PrefillDone, Pulled, Request, Switched
 
 MI300X = profile_named("mi300x-8b")
@@ -111,7 +114,7 @@ def test_work_for_a_closed_or_other_instance_is_our_own_mistake() -> None:
         instance.advance(-1.0)
 
 
-@pytest.mark.parametrize("role", [Role.PREFILL, Role.DECODE])
+@pytest.mark.parametrize("role", list(Role))
 def test_energy_is_the_integral_of_the_draw(role: Role) -> None:
     """Steps through time in small cells, reading activity and limit in each, against the instance's own account."""
     dice, now_s, numeric_mj = Random(2), 0.0, 0.0
@@ -120,7 +123,7 @@ def test_energy_is_the_integral_of_the_draw(role: Role) -> None:
     for cell in range(12_000):
         if dice.random() < 0.003:
             number += 1
-            if role is Role.PREFILL:
+            if role is not Role.DECODE:
                 instance.submit(Request(number, now_s, dice.randint(100, 4000), 2), now_s)
             else:
                 instance.receive_kv(kv(number, dice.randint(2, 100)), now_s)
@@ -152,3 +155,167 @@ def test_activity_lasts_until_the_next_event() -> None:
     activity = instance.activity()
     assert activity is not None
     assert activity.until_s >= instance.next_event_s() > 0.5
+
+
+def test_busy_time_is_the_time_at_work() -> None:
+    prefill, decode = engine(Role.PREFILL), engine(Role.DECODE)
+    for at_s in (1.0, 3.0):
+        prefill.submit(Request(int(at_s), at_s, 4000, 1), at_s)
+        decode.receive_kv(kv(int(at_s), 11), at_s)
+    batch_s = MI300X.prefill_s(4000, 4000**2, 600_000)
+    assert prefill.busy_s(3.0 + batch_s / 2) == pytest.approx(1.5 * batch_s, rel=1e-9)
+    assert prefill.busy_s(10.0) == pytest.approx(2 * batch_s, rel=1e-9)
+    steps_s = sum(MI300X.decode_step_s(1, 1001 + step, 600_000) for step in range(10))
+    assert decode.busy_s(10.0) == pytest.approx(2 * steps_s, rel=1e-9)
+
+
+# ---- several GPUs ----
+
+TWO = replace(MI300X, gpus=2, decode_corner=DecodeCorner.PESSIMISTIC)
+
+
+def pair(role: Role, *limits_mw: int) -> Instance:
+    return Instance("i0", role, TWO, tuple(LimitCurve.constant(limit_mw, TWO.lag) for limit_mw in limits_mw))
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_the_slowest_gpu_sets_the_pace_and_each_draws_its_own(role: Role) -> None:
+    """Tensor parallel: the limits of 450 and 700 W are as fast as twice 450 W."""
+    done_s, energies_mj = [], []
+    for limits_mw in [(450_000, 450_000), (700_000, 450_000), (450_000, 700_000), (700_000, 700_000)]:
+        instance = pair(role, *limits_mw)
+        if role is Role.DECODE:
+            instance.receive_kv(kv(1, 100), 0.0)
+        else:
+            instance.submit(Request(1, 0.0, 8000, 100), 0.0)
+        done_s.append(instance.advance(100.0)[-1].at_s)
+        energies_mj.append((instance.energy_mj(100.0, gpu=0), instance.energy_mj(100.0, gpu=1)))
+        assert instance.energy_mj(100.0) == sum(energies_mj[-1])
+    assert done_s[0] == done_s[1] == done_s[2]
+    assert energies_mj[0][0] == energies_mj[0][1]
+    assert energies_mj[1] == energies_mj[2][::-1]
+    if role is not Role.DECODE:  # which draws less than 450 W alone, so that no limit binds
+        assert done_s[3] < done_s[0]
+        assert energies_mj[1][0] > energies_mj[1][1]
+
+
+def test_limits_of_two_gpus_that_move_at_different_times() -> None:
+    """Against one GPU that follows the lesser of the two all the time."""
+    limits = [(0.2, 0, 500_000, 0.06), (0.21, 1, 450_000, 0.14), (0.8, 1, 740_000, None), (0.9, 0, 720_000, None)]
+    instance, curves = pair(Role.DECODE, 700_000, 700_000), [LimitCurve.constant(700_000, TWO.lag)] * 2
+    for number in range(8):
+        instance.receive_kv(kv(number, 120), 0.0)
+    for at_s, gpu, limit_mw, delay_s in limits:
+        instance.advance(at_s)
+        curves[gpu] = curves[gpu].changed(limit_mw, at_s, delay_s)
+        instance.set_limit(curves[gpu], at_s, gpu)
+    done_s = [item.at_s for item in instance.advance(100.0) if isinstance(item, Finished)]
+
+    # Step by step, with the two curves as they were at each time.
+    history = {gpu: [(0.0, LimitCurve.constant(700_000, TWO.lag))] for gpu in (0, 1)}
+    for at_s, gpu, limit_mw, delay_s in limits:
+        history[gpu].append((at_s, history[gpu][-1][1].changed(limit_mw, at_s, delay_s)))
+    now_s, batch, context, steps = TWO.pull_s(1000), 8, 8 * 1001, list[float]()
+    for _ in range(119):
+        slowest_mw = min([curve for at_s, curve in history[gpu] if at_s <= now_s][-1].at(now_s) for gpu in (0, 1))
+        steps.append(TWO.decode_step_s(batch, context, slowest_mw))
+        now_s += steps[-1]
+        context += batch
+    assert done_s == pytest.approx([now_s] * 8, rel=1e-9)
+    assert max(steps) > 1.05 * min(steps)
+
+
+def test_one_curve_stands_for_all_gpus_and_too_few_for_none() -> None:
+    instance = Instance("i0", Role.PREFILL, TWO, LIMIT)
+    assert instance.energy_mj(2.0) == 2 * 2.0 * MI300X.idle_mw
+    with pytest.raises(AssertionError, match="i0 has 2 GPUs and 1 curves"):
+        Instance("i0", Role.PREFILL, TWO, (LIMIT,))
+
+
+def test_noise_multiplies_the_draw_of_one_gpu_from_then_on() -> None:
+    instance = pair(Role.PREFILL, 600_000, 600_000)
+    instance.set_noise(1.01, 10.0, gpu=1)
+    instance.set_noise(0.98, 20.0, gpu=1)
+    assert instance.energy_mj(30.0, gpu=0) == pytest.approx(30 * MI300X.idle_mw, rel=1e-12)
+    assert instance.energy_mj(30.0, gpu=1) == pytest.approx((10 + 10.1 + 9.8) * MI300X.idle_mw, rel=1e-12)
+
+
+# ---- copies ----
+
+
+Deed = Callable[[Instance, float], object]
+
+
+def scripted(seed: int) -> list[tuple[float, Deed]]:
+    """What happens to an instance, in order of time; the same seed gives the same."""
+    dice, at_s, curve = Random(seed), 0.0, LIMIT
+    script: list[tuple[float, Deed]] = []
+    for number in range(80):
+        at_s += dice.expovariate(15.0)
+        request = Request(number, at_s, dice.randint(10, 4000), dice.randint(2, 80))
+        script.append((at_s, partial(give, request)))
+        if dice.random() < 0.2:
+            curve = curve.changed(dice.randint(400_000, 750_000), at_s)
+            script.append((at_s, partial(limit, curve)))
+        if dice.random() < 0.1:
+            script.append((at_s, partial(make_noise, dice.gauss(1.0, 0.01))))
+        if dice.random() < 0.2:
+            script.append((at_s, pull_oldest))
+    return script
+
+
+def give(request: Request, instance: Instance, at_s: float) -> None:
+    if instance.role is Role.DECODE:
+        instance.receive_kv(PrefillDone(request, at_s, 0.1, "p9"), at_s)
+    else:
+        instance.submit(request, at_s)
+
+
+def limit(curve: LimitCurve, instance: Instance, at_s: float) -> None:
+    instance.set_limit(curve, at_s)
+
+
+def make_noise(factor: float, instance: Instance, at_s: float) -> None:
+    instance.set_noise(factor, at_s)
+
+
+def pull_oldest(instance: Instance, at_s: float) -> None:
+    for done in instance.unpulled[:8]:
+        instance.release_kv(done, at_s)
+
+
+def told(instance: Instance, script: list[tuple[float, Deed]]) -> list[object]:
+    """Everything that can be seen of an instance that lives through the script."""
+    seen: list[object] = []
+    for at_s, do in script:
+        seen += instance.advance(at_s)
+        do(instance, at_s)
+        seen.append((instance.load(at_s), instance.activity(), instance.next_event_s(), instance.unpulled))
+    seen += instance.advance(100.0)
+    return [*seen, instance.energy_mj(100.0), instance.busy_s(100.0)]
+
+
+@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize("seed", range(5))
+def test_a_copy_and_its_original_go_separate_ways(role: Role, seed: int) -> None:
+    settings = EngineSettings(ring_tokens=20_000, max_sequences=20)
+    script, other_script = scripted(seed), scripted(seed + 100)
+    half = len(script) // 2
+    fork_s = script[half][0]
+    after = [(at_s, do) for at_s, do in script if at_s > fork_s]
+    elsewhere = [(at_s, do) for at_s, do in other_script if at_s > fork_s]
+
+    def lived() -> Instance:
+        instance = Instance("i0", role, MI300X, LIMIT, settings=settings)
+        for at_s, do in script:
+            if at_s <= fork_s:
+                do(instance, at_s)
+        return instance
+
+    alone, original = lived(), lived()
+    copied, second = original.copy(), original.copy()
+    expected = told(alone, after)
+    told(second, elsewhere)  # what happens to one copy
+    assert told(copied, after) == expected  # does not show in another,
+    assert told(original, after) == expected  # nor in the original
+    assert len(expected) > 60
