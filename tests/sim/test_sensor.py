@@ -95,6 +95,37 @@ def test_a_look_at_another_time_than_it_wants_is_refused() -> None:
         sensor.look(sensor.next_s + 1e-6, 0.0)
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_boxes_that_are_passed_over_leave_the_others_as_they_were(seed: int) -> None:
+    every = {at_s: draw_mw for draw_mw, at_s in readings(Sensor(Random(seed)), constant, 10.0)}
+    sensor, dice = Sensor(Random(seed)), Random(seed + 1000)
+    seen: list[tuple[int, float]] = []
+    while (aim_s := sensor.next_s + dice.choice((0.0, 0.05, 0.3, 2.0)) * dice.random()) < 8.0:
+        sensor.aim(aim_s)
+        assert aim_s - 1e-9 <= sensor.next_s < aim_s + PERIOD_S + 1e-9
+        sensor.look(sensor.next_s, constant(sensor.next_s))
+        assert sensor.is_open
+        sensor.look(sensor.next_s, constant(sensor.next_s))
+        assert not sensor.is_open
+        reading = sensor.reading()
+        assert reading is not None
+        seen.append(reading)
+    assert len(seen) > 5
+    assert len(set(seen)) == len(seen)
+    for draw_mw, at_s in seen:
+        assert every[at_s] == pytest.approx(draw_mw, abs=1)
+
+
+def test_no_box_is_looked_at_twice_however_far_back_the_aim_is() -> None:
+    sensor = Sensor(Random(1))
+    for _ in range(3):
+        before_s = sensor.next_s
+        sensor.look(sensor.next_s, 0.0)
+        sensor.look(sensor.next_s, 0.0)
+        sensor.aim(0.0)
+        assert sensor.next_s == pytest.approx(before_s + PERIOD_S, rel=1e-12)
+
+
 def test_the_energy_counter_is_exact_and_never_falls() -> None:
     sensor = Sensor(Random(1))
     told = [sensor.counter_mj(energy_mj) for energy_mj in (0.0, 999.999, 1000.0, 999.9999999, 1e15 + 0.5)]
