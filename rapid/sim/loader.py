@@ -41,9 +41,7 @@ class Shipped:
 
 _CONV, _CODE = "azure2023_conv", "azure2023_code"
 SHIPPED = (
-    Shipped(
-        "azure", "Azure 2023, chat and code services at once, as they arrived; code comes in bursts", (_CONV, _CODE)
-    ),
+    Shipped("azure", "Azure 2023, chat and code services at once; code comes in bursts", (_CONV, _CODE)),
     Shipped("azure-conv", "Azure 2023, chat service in production", (_CONV,)),
     Shipped("azure-code", "Azure 2023, code completion in production: very bursty, tiny answers", (_CODE,)),
     Shipped("mooncake", "Kimi chat in production, long prompts", ("mooncake_conversation",), MOONCAKE.step_s),

@@ -12,7 +12,7 @@ from math import inf
 from random import Random
 from typing import Protocol
 
-from rapid.core.errors import TraceInvalid
+from rapid.core.errors import TraceInvalid, UsageError
 from rapid.sim.trace_forms import Arrival, BadLine, Columns, Fault, Form, shown
 
 MAX_TOKENS = 10_000_000  # of one request, where nobody says what an instance can hold (assumed)
@@ -87,8 +87,11 @@ def read(
 
 
 def jitter_of(trace: Trace, reading: Reading) -> float:
-    """The seconds over which the arrivals of the trace are spread."""
-    return trace.step_s if reading.jitter_s is None else reading.jitter_s
+    """The seconds over which the arrivals of the trace are spread. Raises UsageError for a number that is no time."""
+    jitter_s = trace.step_s if reading.jitter_s is None else reading.jitter_s
+    if not 0 <= jitter_s < inf:
+        raise UsageError(f"jitter {jitter_s:g} s is not a time from 0 on")
+    return jitter_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from rapid.core.errors import TraceInvalid
+from rapid.core.errors import TraceInvalid, UsageError
 from rapid.sim.trace import MAX_HELD_BACK, LineInvalid, MixedTrace, Omitted, Reading, Trace, read
 from rapid.sim.trace_forms import AZURE, MOONCAKE, RAPID, Arrival, Fault, Form, form_of
 from rapid.sim.trace_stats import scan
@@ -218,6 +218,12 @@ def test_mooncake_is_jittered_by_its_step_unless_told_otherwise() -> None:
     by_itself = list(read(trace, Reading()))
     assert by_itself == list(read(trace, Reading(jitter_s=3.0)))
     assert by_itself != as_it_is(trace)
+
+
+@pytest.mark.parametrize("jitter_s", [-1.0, float("nan"), float("inf")])
+def test_jitter_that_is_no_time_is_refused(jitter_s: float) -> None:
+    with pytest.raises(UsageError, match=f"^jitter {jitter_s:g} s is not a time from 0 on$"):
+        read(rapid_trace("0,1,1"), Reading(jitter_s=jitter_s))
 
 
 def test_more_requests_than_jitter_can_hold_back_are_an_error() -> None:
