@@ -8,7 +8,8 @@ requests            the frozen nouns that move between instances
 prefill, decode     the two phases at token level; instance: one engine with a role, queues, counters
 router              which instance serves which request
 cluster, summary    a discrete-event run of many instances, and what came of it
-loader, workload    request traces
+trace               streams of arrivals: trace_forms (lines), trace_stats, trace_replay (requests), trace_burst (made)
+loader, workload    traces from files and the package, streamed or held in memory
 rate                choose the load by a rule
 checkers            judges that stand outside of everything they judge
 """
