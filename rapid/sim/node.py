@@ -27,9 +27,12 @@ class SimGpu:
         self.limit_mw = ceiling_mw
         self.sensor = sensor
 
-    def enforce(self, asked_mw: int) -> int:
-        """Sets a limit and reads back what it enforces now."""
+    def enforce(self, asked_mw: int) -> None:
+        """Sets a limit."""
         self.limit_mw = asked_mw
+
+    def read_mw(self) -> int:
+        """The limit that it says it enforces."""
         return self.limit_mw
 
 
@@ -109,7 +112,8 @@ class SimNode:
 
     def silent(self, at_s: float) -> bool:
         """The network drops what the node sends, and what is sent to it."""
-        return any(each.from_s <= at_s < each.until_s for each in self._silences)
+        trace_s = at_s - self._settings.lead_in_s
+        return any(each.from_s <= trace_s < each.until_s for each in self._silences)
 
     # ---- devices ----
 
@@ -128,16 +132,16 @@ class SimNode:
 
     def _write(self, gpu: SimGpu, asked_mw: int, at_s: float) -> None:
         before_mw = gpu.limit_mw
-        limit_mw = gpu.enforce(asked_mw)
-        if limit_mw != before_mw:
+        gpu.enforce(asked_mw)
+        if gpu.limit_mw != before_mw:
             delay_s = self._dice.uniform(*self._settings.limit_delay_s)
-            self._cluster.set_limit(gpu.instance, limit_mw, gpu=gpu.number, delay_s=delay_s)
+            self._cluster.set_limit(gpu.instance, gpu.limit_mw, gpu=gpu.number, delay_s=delay_s)
             self._world.limited(gpu, at_s)
         self._eager_until_s = at_s + _EAGER_S
         if not gpu.sensor.is_open:
             gpu.sensor.aim(at_s)
             self._agenda.put(gpu.sensor.next_s, self._looks[gpu.name])
-        self._perform(self.guard.wrote(gpu.name, asked_mw, limit_mw, "", GpuHealth.OK, at_s), at_s)
+        self._perform(self.guard.wrote(gpu.name, asked_mw, gpu.read_mw(), "", GpuHealth.OK, at_s), at_s)
         if not self._was_ready and self.guard.ready:
             self._was_ready = True
             self._world.ready(self.name, at_s)
@@ -159,7 +163,7 @@ class SimNode:
         else:
             self._sampled(gpu, energy_mj, at_s)
             # A box that neither a cut waits for nor a report will show is passed over. Nobody can tell.
-            if at_s >= self._eager_until_s:
+            if at_s >= self._eager_until_s and self._greeted:
                 sensor.aim(self._report_due_s - BOX_S - PERIOD_S)
         self._agenda.put(sensor.next_s, self._looks[gpu.name])
 
@@ -167,7 +171,7 @@ class SimNode:
         reading = gpu.sensor.reading()
         duties = self.guard.sampled(
             gpu.name,
-            limit_mw=gpu.limit_mw,
+            limit_mw=gpu.read_mw(),
             requested_mw=None,
             limit_at_s=at_s,
             draw_mw=None if reading is None else reading[0],

@@ -18,7 +18,7 @@ SITE = "site"  # the one domain
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """The network between the controller and one node drops everything from from_s to until_s."""
+    """From from_s to until_s of the trace's time nothing gets through between the controller and a node's rapidd."""
 
     node: str
     from_s: float
@@ -152,6 +152,10 @@ class Scenario:
             if not 0 < target_s < inf:
                 raise ConfigInvalid(f"slo.{key}", f"must be above 0 s and finite, is {target_s:g} s")
         self.world.check()
+        for silence in self.world.silences:
+            if silence.node not in self.node_names:
+                known = f"{self.node_names[0]} to {self.node_names[-1]}"
+                raise ConfigInvalid("world.silences", f"no node named {silence.node!r} (known: {known})")
         self.settings().check()
 
     def _check_counts(self) -> None:

@@ -13,11 +13,16 @@ _LEAST_S = 1e-6  # anything shorter counts as this
 
 
 class Spread:
-    """How durations are spread, in buckets of equal ratio: as many as there are different durations, at most."""
+    """How durations are spread, in buckets of equal ratio: 461 per decade at most."""
 
     def __init__(self) -> None:
         self._counts: Counter[int] = Counter()
         self._total = 0
+
+    @property
+    def remembered(self) -> int:
+        """How many buckets it keeps."""
+        return len(self._counts)
 
     def add(self, duration_s: float) -> None:
         self._counts[int(log(max(duration_s, _LEAST_S) / _LEAST_S) / _LOG_RATIO)] += 1

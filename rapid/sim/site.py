@@ -5,12 +5,12 @@ everybody reads; it starts a lead-in before the trace's time 0, so that by then 
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from math import inf
 from random import Random
 
-from rapid.core.cluster import EngineHello, NodeReport, Phase, Role, RoleProgress
+from rapid.core.cluster import NodeReport, Phase, Role, RoleProgress
 from rapid.core.commands import (
     Announce,
     Answer,
@@ -23,35 +23,28 @@ from rapid.core.commands import (
     SendRenewal,
     StepDown,
 )
-from rapid.core.control import Control
+from rapid.core.errors import UsageError
 from rapid.core.events import EngineCame, EngineMoved, Event, NodeHeard, Started, Ticked
-from rapid.core.guard import Guard
 from rapid.core.policy import Policy
+from rapid.sim import build
 from rapid.sim.agenda import Agenda, Link
 from rapid.sim.arrivals import Arrivals
+from rapid.sim.build import Parts
 from rapid.sim.checkers import RunningBudget
-from rapid.sim.cluster import Cluster, InstancePlan, cast_die
+from rapid.sim.cluster import Cluster
 from rapid.sim.engine import SimEngine
 from rapid.sim.node import SimGpu, SimNode
-from rapid.sim.outcome import Missed, Outcome, Why
+from rapid.sim.outcome import Outcome
 from rapid.sim.requests import Finished, Request
-from rapid.sim.scenario import COLOCATED, ORACLE, Scenario
+from rapid.sim.scenario import ORACLE, Scenario
 from rapid.sim.score import Score
-from rapid.sim.sensor import Sensor
+from rapid.sim.sum_up import sum_up
 from rapid.sim.watch import Queues, Watch
 from rapid.sim.why import Means
 
 PolicyMaker = Callable[["Site"], Policy]
 _QUEUES_S = 1.0  # how often a watch sees the queues
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the site is made of; a test may put a broken one in, to see that it is caught."""
-
-    control: type[Control] = Control
-    guard: type[Guard] = Guard
-    gpu: type[SimGpu] = SimGpu
+_PARTS = Parts()
 
 
 class Site:
@@ -67,36 +60,55 @@ class Site:
         *,
         policy: PolicyMaker | None = None,
         watch: Watch | None = None,
-        parts: Parts | None = None,
+        parts: Parts = _PARTS,
     ) -> None:
         scenario.check()
-        parts = parts or Parts()
         self.scenario, self._watch = scenario, watch
+        self.zero_s = scenario.world.lead_in_s  # the trace's time 0 on the site's clock
         self.agenda = Agenda()
         self.score = Score(scenario.slo)
-        self._zero_s = scenario.world.lead_in_s  # the trace's time 0 on the site's clock
-        self._arrivals = Arrivals(requests, self._zero_s)
-        self._dice = Random(f"rapid.sim site {scenario.seed}")
-        self.cluster = Cluster(scenario.profile, self._plans(), settings=scenario.engine, on_finished=self._finished)
-        self.nodes = {name: self._node(name, parts) for name in scenario.node_names}
-        self.engines = {name: self._engine(name) for name in self.cluster.instances}
-        gpus = [gpu for node in self.nodes.values() for gpu in node.gpus.values()]
-        self.budget = RunningBudget({gpu.name: gpu.limit_mw for gpu in gpus}, scenario.budget_mw)
-        limits_mw: dict[str, list[int]] = {name: [] for name in self.engines}
-        for gpu in gpus:
-            limits_mw[gpu.instance].append(gpu.limit_mw)
-        self.means = Means({name: engine.change.role for name, engine in self.engines.items()}, limits_mw)
+        self._arrivals = Arrivals(requests, self.zero_s)
+        self._dice = Random(f"rapid.sim network {scenario.seed}")
+        self._build(parts)
         self.control = parts.control(scenario.settings())
         if policy is not None:
             self.control.policy = policy(self)
-        assert policy is not None or scenario.policy != ORACLE, "the oracle must be handed in"
-        self._down = {name: Link(self.agenda, self._dice, scenario.world.network_s) for name in self.nodes}
-        self._to_engine = {name: Link(self.agenda, self._dice, scenario.world.network_s) for name in self.engines}
+        elif scenario.policy == ORACLE:
+            raise UsageError("policy oracle must be handed in with the scenario")
         self._booting = dict.fromkeys(self.nodes)
         self._unheard = dict.fromkeys(self.nodes)
-        self._control_steps = 0
-        self._errors = 0
-        self._energy_at_zero_mj = 0.0
+        self.control_steps = 0
+        self.errors = 0  # that the controller has announced
+        self.energy_at_zero_mj = 0.0
+
+    def _build(self, parts: Parts) -> None:
+        scenario, agenda = self.scenario, self.agenda
+        plans = build.plans(scenario)
+        self.cluster = cluster = Cluster(scenario.profile, plans, settings=scenario.engine, on_finished=self._finished)
+        self.nodes: dict[str, SimNode] = {}
+        gpus: list[SimGpu] = []
+        for name in scenario.node_names:
+            dice = Random(f"rapid.sim {name} {scenario.seed}")
+            mine = build.gpus(scenario, name, dice, parts.gpu)
+            self.nodes[name] = SimNode(name, mine, scenario, agenda, cluster, dice, self, guard=parts.guard)
+            gpus += mine
+        owned: dict[str, list[SimGpu]] = {}
+        for gpu in gpus:
+            owned.setdefault(gpu.instance, []).append(gpu)
+        self.engines: dict[str, SimEngine] = {}
+        for plan, (name, mine) in zip(plans, owned.items(), strict=True):
+            hello = build.hello(scenario, plan, tuple(gpu.name for gpu in mine))
+            self.engines[name] = SimEngine(hello, cluster, agenda, self._link(), tell=self._told, moved=self._moved)
+        self._to_node = {name: self._link() for name in self.nodes}
+        self._to_engine = {name: self._link() for name in self.engines}
+        self.budget = RunningBudget({gpu.name: gpu.limit_mw for gpu in gpus}, scenario.budget_mw)
+        self.means = Means(
+            {name: engine.change.role for name, engine in self.engines.items()},
+            {name: [gpu.limit_mw for gpu in mine] for name, mine in owned.items()},
+        )
+
+    def _link(self) -> Link:
+        return Link(self.agenda, self._dice, self.scenario.world.network_s)
 
     # ---- the loop ----
 
@@ -110,7 +122,7 @@ class Site:
                     last_s, deadline_s = self.cluster.now_s, self.cluster.now_s + max_drain_s
                     self.means.end(last_s, self._busy_s())
                 if self.cluster.now_s >= deadline_s or not self._under_way:
-                    return self._outcome(last_s)
+                    return sum_up(self, last_s)
             self._turn(deadline_s)
 
     def _turn(self, deadline_s: float) -> None:
@@ -148,43 +160,6 @@ class Site:
         """The requests that are still to arrive up to until_s, in order."""
         return self._arrivals.ahead(until_s)
 
-    # ---- building ----
-
-    def _plans(self) -> list[InstancePlan]:
-        scenario, dice = self.scenario, Random(f"rapid.sim dies {self.scenario.seed}")
-        return [
-            InstancePlan(role, scenario.profile.ceiling_mw, cast_die(dice), node=node, name=f"{node}-{number}")
-            for node in scenario.node_names
-            for number, role in enumerate(scenario.roles)
-        ]
-
-    def _node(self, name: str, parts: Parts) -> SimNode:
-        scenario, dice = self.scenario, Random(f"rapid.sim {name} {self.scenario.seed}")
-        each = scenario.profile.gpus
-        gpus = [
-            parts.gpu(
-                f"{name}-gpu{index}", f"{name}-{index // each}", index % each, scenario.profile.ceiling_mw, Sensor(dice)
-            )
-            for index in range(scenario.gpus)
-        ]
-        return SimNode(name, gpus, scenario, self.agenda, self.cluster, dice, self, guard=parts.guard)
-
-    def _engine(self, name: str) -> SimEngine:
-        role = self.cluster.instances[name].role
-        node = self.nodes[name.rpartition("-")[0]]
-        hello = EngineHello(
-            instance=name,
-            incarnation="sim",
-            node=node.name,
-            gpus=tuple(gpu.name for gpu in node.gpus.values() if gpu.instance == name),
-            role=role,
-            roles=(Role.MIXED,) if self.scenario.policy == COLOCATED else (Role.PREFILL, Role.DECODE),
-            switch_s=self.scenario.profile.switch_s,
-            engine="sim",
-        )
-        up = Link(self.agenda, self._dice, self.scenario.world.network_s)
-        return SimEngine(hello, self.cluster, self.agenda, up, tell=self._told, moved=self._moved)
-
     # ---- coming up ----
 
     def _begin(self) -> None:
@@ -193,13 +168,13 @@ class Site:
         for node in self.nodes.values():
             node.begin(0.0)
         self.agenda.put(self._dice.uniform(0.0, world.tick_s), self._tick)
-        self.agenda.put(self._zero_s, self._zero)
+        self.agenda.put(self.zero_s, self._zero)
         if self._watch is not None:
             self._show_start(self._watch)
 
     def _zero(self, at_s: float) -> None:
         """The trace begins."""
-        self._energy_at_zero_mj = self.cluster.energy_mj()
+        self.energy_at_zero_mj = self.cluster.energy_mj()
         self.means.begin(at_s, self._busy_s())
         self.budget.begin(at_s)  # if the nodes were not ready before
 
@@ -234,7 +209,7 @@ class Site:
     # ---- what the controller does ----
 
     def _step(self, event: Event) -> None:
-        self._control_steps += 1
+        self.control_steps += 1
         for command in self.control.step(event):
             self._perform(command, event.at_s)
 
@@ -250,15 +225,15 @@ class Site:
                 self._to_engine[command.instance].send(partial(self.engines[command.instance].cancel, command), at_s)
             case Announce():
                 if self._watch is not None:
-                    self._watch.decided(at_s - self._zero_s, command.decision)
+                    self._watch.decided(at_s - self.zero_s, command.decision)
             case Notice():
-                self._errors += command.level == "error"
+                self.errors += command.level == "error"
             case RefuseEngine() | Answer() | StepDown():
                 raise AssertionError(f"nothing in this world leads to {command}")
 
     def _send(self, node: str, arrive: Callable[[float], None], at_s: float) -> None:
         if not self.nodes[node].silent(at_s):
-            self._down[node].send(arrive, at_s)
+            self._to_node[node].send(arrive, at_s)
 
     # ---- what happens to devices, engines and requests ----
 
@@ -267,18 +242,18 @@ class Site:
         self.budget.limited(gpu.name, gpu.limit_mw, at_s)
         self.means.limited(gpu.instance, gpu.number, gpu.limit_mw, at_s)
         if self._watch is not None:
-            self._watch.limited(at_s - self._zero_s, gpu.name, gpu.instance, gpu.limit_mw)
+            self._watch.limited(at_s - self.zero_s, gpu.name, gpu.instance, gpu.limit_mw)
 
     def _moved(self, engine: SimEngine, at_s: float) -> None:
         self.means.moved(engine.name, engine.role, at_s, self.cluster.instances[engine.name].busy_s(at_s))
         if self._watch is not None:
-            self._watch.moved(at_s - self._zero_s, engine.name, engine.change.phase, engine.change.role)
+            self._watch.moved(at_s - self.zero_s, engine.name, engine.change.phase, engine.change.role)
 
     def _finished(self, finished: Finished) -> None:
         self.score.finish(finished)
         if self._watch is not None:
-            request = replace(finished.request, arrival_s=finished.request.arrival_s - self._zero_s)
-            self._watch.finished(replace(finished, request=request, at_s=finished.at_s - self._zero_s))
+            request = replace(finished.request, arrival_s=finished.request.arrival_s - self.zero_s)
+            self._watch.finished(replace(finished, request=request, at_s=finished.at_s - self.zero_s))
 
     # ---- what it looks like ----
 
@@ -286,10 +261,10 @@ class Site:
         """The watch hears where everything starts from, and is shown the queues from time 0 on."""
         for node in self.nodes.values():
             for gpu in node.gpus.values():
-                watch.limited(-self._zero_s, gpu.name, gpu.instance, gpu.limit_mw)
+                watch.limited(-self.zero_s, gpu.name, gpu.instance, gpu.limit_mw)
         for engine in self.engines.values():
-            watch.moved(-self._zero_s, engine.name, engine.change.phase, engine.change.role)
-        self.agenda.put(self._zero_s, partial(self._show_queues, watch))
+            watch.moved(-self.zero_s, engine.name, engine.change.phase, engine.change.role)
+        self.agenda.put(self.zero_s, partial(self._show_queues, watch))
 
     def _show_queues(self, watch: Watch, at_s: float) -> None:
         loads = [instance.load(at_s) for instance in self.cluster.instances.values()]
@@ -301,52 +276,11 @@ class Site:
             decoding=sum(load.running_requests + load.waiting_requests for load in decode),
             oldest_wait_s=max((load.oldest_wait_s for load in others), default=0.0),
         )
-        watch.queues(at_s - self._zero_s, queues)
+        watch.queues(at_s - self.zero_s, queues)
         self.agenda.put(at_s + _QUEUES_S, partial(self._show_queues, watch))
 
     def _busy_s(self) -> dict[str, float]:
         return {name: instance.busy_s(self.cluster.now_s) for name, instance in self.cluster.instances.items()}
-
-    def _outcome(self, last_s: float) -> Outcome:
-        now_s, scenario, score, control = self.cluster.now_s, self.scenario, self.score, self.control
-        window_s = max(1.0, last_s - self._zero_s)
-        energy_j = (self.cluster.energy_mj() - self._energy_at_zero_mj) / 1e3
-        return Outcome(
-            policy=scenario.policy,
-            profile=scenario.profile.name,
-            seed=scenario.seed,
-            requests=score.requests,
-            attainment=score.share(score.attained),
-            ttft_attainment=score.share(score.attained + score.missed_tpot),
-            tpot_attainment=score.share(score.attained + score.missed_ttft),
-            goodput_rps=score.attained / window_s,
-            ttft_s=score.ttft.spot(),
-            tpot_s=score.tpot.spot(),
-            energy_j=energy_j,
-            joules_per_output_token=energy_j / score.output_tokens if score.output_tokens else None,
-            qps_per_budget_watt=score.finished / window_s / (scenario.budget_mw / 1e3),
-            qps_per_drawn_watt=score.finished / energy_j,
-            role_moves=control.roles.moves,
-            watts_moved=control.limits.moved_mw / 1e3,
-            over_budget_s=self.budget.verdict(now_s).over_budget_s,
-            unfinished=score.unfinished,
-            sim_s=now_s - self._zero_s,
-            wall_s=0.0,
-            control_steps=self._control_steps,
-            why=self._why(),
-        )
-
-    def _why(self) -> Why:
-        score, means = self.score, self.means
-        missed = Missed(
-            ttft_only=score.share(score.missed_ttft),
-            tpot_only=score.share(score.missed_tpot),
-            both=score.share(score.missed_both),
-            unfinished=score.share(score.unfinished),
-        )
-        return Why(
-            means.limit_w(), means.instances(), means.changing(), means.busy(), missed=missed, errors=self._errors
-        )
 
 
 def simulate(

@@ -19,6 +19,7 @@ class Means:
         self._roles: dict[str, Role | None] = dict(roles)
         self._limits_mw = {name: list(limits) for name, limits in limits_mw.items()}
         self._at_s = self._begun_s = 0.0
+        self._ended = False
         keys = (*_ROLES, None)
         self._count: dict[Role | None, int] = dict.fromkeys(keys, 0)
         self._gpus: dict[Role | None, int] = dict.fromkeys(keys, 0)
@@ -43,9 +44,12 @@ class Means:
         self._live(at_s)
         for name, role in self._roles.items():
             self._count_busy(name, role, busy_s[name])
+        self._ended = True
 
     def limited(self, instance: str, gpu: int, limit_mw: int, at_s: float) -> None:
         """A GPU of an instance has another limit."""
+        if self._ended:
+            return
         self._live(at_s)
         limits_mw = self._limits_mw[instance]
         self._sum_mw[self._roles[instance]] += limit_mw - limits_mw[gpu]
@@ -53,6 +57,8 @@ class Means:
 
     def moved(self, instance: str, role: Role | None, at_s: float, busy_s: float) -> None:
         """An instance has another role; busy_s: how long it has had work so far."""
+        if self._ended:
+            return
         self._live(at_s)
         self._count_busy(instance, self._roles[instance], busy_s)
         self._join(instance, -1)
