@@ -4,7 +4,7 @@ A device polls for a new limit and then regulates towards it: nothing happens fo
 moves to the new one by a first-order lag. After five time constants (1 % of the step left) it has landed (assumed).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import exp, inf, log
 from typing import Protocol
 
@@ -35,6 +35,24 @@ class LimitCurve:
     next_s: float
     next_mw: int
     lag: Lag
+    settled_s: float = field(init=False, repr=False, compare=False)  # from here on the limit in effect is constant:
+    settled_mw: int = field(init=False, repr=False, compare=False)  # this
+    _tau_s: float = field(init=False, repr=False, compare=False)  # before next_s
+    _next_tau_s: float = field(init=False, repr=False, compare=False)  # after it
+    _turn_mw: float = field(init=False, repr=False, compare=False)  # the limit in effect at next_s
+
+    def __post_init__(self) -> None:
+        # Worked out once: a decode step asks for the limit in effect, and a change happens once in hundreds of steps.
+        set_once, waits = object.__setattr__, self.next_s < inf
+        tau_s = self._tau_between_s(self.start_mw, self.target_mw)
+        set_once(self, "_tau_s", tau_s)
+        turn_mw = _on_the_way(self.start_mw, self.target_mw, self.next_s - self.start_s, tau_s)
+        set_once(self, "_turn_mw", turn_mw)
+        next_tau_s = self._tau_between_s(turn_mw, self.next_mw)
+        set_once(self, "_next_tau_s", next_tau_s)
+        settled_s = self.start_s + LANDED_AFTER_TAUS * tau_s if self.start_mw != self.target_mw else -inf
+        set_once(self, "settled_s", self.next_s + LANDED_AFTER_TAUS * next_tau_s if waits else settled_s)
+        set_once(self, "settled_mw", self.next_mw if waits else self.target_mw)
 
     @classmethod
     def constant(cls, limit_mw: int, lag: Lag) -> "LimitCurve":
@@ -52,27 +70,19 @@ class LimitCurve:
 
     def at(self, time_s: float) -> float:
         """The limit in effect, in mW."""
+        if time_s >= self.settled_s:
+            return self.settled_mw
         if time_s < self.next_s:
-            return self._on_the_way(self.start_mw, self.target_mw, time_s - self.start_s)
-        return self._on_the_way(self._turn_mw(), self.next_mw, time_s - self.next_s)
-
-    @property
-    def settled_s(self) -> float:
-        """From here on the limit in effect is constant."""
-        if self.next_s < inf:
-            return self.next_s + LANDED_AFTER_TAUS * self._tau_s(self._turn_mw(), self.next_mw)
-        if self.start_mw == self.target_mw:
-            return -inf
-        return self.start_s + LANDED_AFTER_TAUS * self._tau_s(self.start_mw, self.target_mw)
-
-    @property
-    def settled_mw(self) -> int:
-        """The limit in effect from settled_s on."""
-        return self.next_mw if self.next_s < inf else self.target_mw
+            return _on_the_way(self.start_mw, self.target_mw, time_s - self.start_s, self._tau_s)
+        return _on_the_way(self._turn_mw, self.next_mw, time_s - self.next_s, self._next_tau_s)
 
     def greatest_mw(self, from_s: float) -> float:
-        """The greatest value that it takes from from_s on."""
+        """It is never greater from from_s on."""
         return max(self.at(from_s), self.target_mw, self.settled_mw)
+
+    def least_mw(self, from_s: float) -> float:
+        """It is never less from from_s on."""
+        return min(self.at(from_s), self.target_mw, self.settled_mw)
 
     def energy_mj(self, natural_mw: float, from_s: float, until_s: float) -> float:
         """The exact integral of min(limit in effect, natural draw) over the interval, in mJ."""
@@ -91,7 +101,7 @@ class LimitCurve:
 
     def _piece_mj(self, natural_mw: float, from_s: float, until_s: float) -> float:
         """The same, for an interval between start_s and next_s: a decaying step, then constant."""
-        tau_s = self._tau_s(self.start_mw, self.target_mw)
+        tau_s = self._tau_s
         landed_s = self.start_s + LANDED_AFTER_TAUS * tau_s
         if from_s >= landed_s or self.start_mw == self.target_mw:
             return min(self.target_mw, natural_mw) * (until_s - from_s)
@@ -117,25 +127,21 @@ class LimitCurve:
         fall = exp(-(from_s - self.start_s) / tau_s) - exp(-(until_s - self.start_s) / tau_s)
         return self.target_mw * (until_s - from_s) + (self.start_mw - self.target_mw) * tau_s * fall
 
-    def _on_the_way(self, start_mw: float, target_mw: int, age_s: float) -> float:
-        """The limit in effect age_s after it began to move from start_mw to target_mw."""
-        if age_s <= 0.0:
-            return start_mw
-        tau_s = self._tau_s(start_mw, target_mw)
-        if age_s >= LANDED_AFTER_TAUS * tau_s:
-            return target_mw
-        return target_mw + (start_mw - target_mw) * exp(-age_s / tau_s)
-
-    def _tau_s(self, start_mw: float, target_mw: int) -> float:
+    def _tau_between_s(self, start_mw: float, target_mw: int) -> float:
         return self.lag.tau_down_s if target_mw < start_mw else self.lag.tau_up_s
-
-    def _turn_mw(self) -> float:
-        """The limit in effect at next_s."""
-        return self._on_the_way(self.start_mw, self.target_mw, self.next_s - self.start_s)
 
     def _turned(self) -> "LimitCurve":
         """The curve seen from next_s on."""
-        return LimitCurve(self._turn_mw(), self.next_s, self.next_mw, inf, self.next_mw, self.lag)
+        return LimitCurve(self._turn_mw, self.next_s, self.next_mw, inf, self.next_mw, self.lag)
+
+
+def _on_the_way(start_mw: float, target_mw: int, age_s: float, tau_s: float) -> float:
+    """The limit in effect age_s after it began to move from start_mw to target_mw."""
+    if age_s <= 0.0:
+        return start_mw
+    if age_s >= LANDED_AFTER_TAUS * tau_s:
+        return target_mw
+    return target_mw + (start_mw - target_mw) * exp(-age_s / tau_s)
 
 
 class Pace(Protocol):
@@ -150,6 +156,9 @@ class Pace(Protocol):
 
     def greatest_mw(self, from_s: float) -> float:
         """It is never greater from from_s on."""
+
+    def least_mw(self, from_s: float) -> float:
+        """It is never less from from_s on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +176,9 @@ class LeastOf:
 
     def greatest_mw(self, from_s: float) -> float:
         return min([curve.greatest_mw(from_s) for curve in self.curves])
+
+    def least_mw(self, from_s: float) -> float:
+        return min([curve.least_mw(from_s) for curve in self.curves])
 
 
 def pace_of(curves: tuple[LimitCurve, ...]) -> Pace:

@@ -5,6 +5,7 @@ sequence and step, so step k of such a run takes first + k * growth seconds, and
 run costs the same however many steps it has, and a sequence is filed under the step at which it finishes.
 """
 
+from collections.abc import Iterator
 from heapq import heappop, heappush
 from math import inf, sqrt
 
@@ -81,7 +82,7 @@ class RunningSequences:
         heappush(self._ends, (self._step + request.output_tokens - 1, self._joined, done))
 
     def start_run(self, now_s: float, pace: Pace) -> None:
-        """Steps until the first sequence finishes, or one step if the pace still changes; never with an empty batch."""
+        """Steps until a sequence finishes, or one step if the speed still changes; never with an empty batch."""
         if self._reshaped:
             self._reshape()
         limit_mw = pace.at(now_s)
@@ -89,7 +90,7 @@ class RunningSequences:
         self._run_from_s = now_s
         self._first_s = self._step_s(speed)
         self._growth_s = self._profile.decode_context_ms * self.size / (1e3 * speed)
-        if now_s >= pace.settled_s:
+        if now_s >= pace.settled_s or self._is_at_full_speed(now_s, pace, speed):
             self._run_steps = self._ends[0][0] - self._step
             self._fastest_s = self._first_s
         else:
@@ -139,6 +140,12 @@ class RunningSequences:
             steps -= 1
         return min(steps, self._run_steps) * self.size
 
+    def under_way(self, now_s: float) -> Iterator[tuple[PrefillDone, int]]:
+        """Each sequence with how many tokens it has made after its first one."""
+        step = self._step + (self.made(now_s) // self.size if self.size else 0)
+        for last_step, _, done in self._ends:
+            yield done, done.request.output_tokens - 1 - (last_step - step)
+
     # ---- inside ----
 
     def _finish(self, done: PrefillDone, at_s: float) -> Finished:
@@ -165,6 +172,11 @@ class RunningSequences:
 
     def _speed(self, limit_mw: float) -> float:
         return self._speed_curve.speed(limit_mw / self.natural_mw) * self._die.speed
+
+    def _is_at_full_speed(self, now_s: float, pace: Pace, speed: float) -> bool:
+        """Whether the limit may move as it will and this speed stays: above the draw it changes nothing."""
+        full = self._die.speed
+        return speed == full and self._speed(pace.least_mw(now_s)) == full
 
     def _set_run_end(self) -> None:
         self.next_s = self._run_from_s + boundary_s(self._first_s, self._growth_s, self._run_steps)

@@ -23,8 +23,12 @@ def prefilled(number: int, at_s: float, input_tokens: int, output_tokens: int) -
     return PrefillDone(Request(number, at_s - 0.1, input_tokens, output_tokens), at_s, ttft_s=0.14, source="p0")
 
 
-def engine(capacity_tokens: int = MI300X.kv_capacity_tokens, max_sequences: int = 256) -> Instance:
-    profile = replace(MI300X, kv_capacity_tokens=capacity_tokens)
+def engine(
+    capacity_tokens: int = MI300X.kv_capacity_tokens,
+    max_sequences: int = 256,
+    corner: DecodeCorner = DecodeCorner.PESSIMISTIC,
+) -> Instance:
+    profile = replace(MI300X, kv_capacity_tokens=capacity_tokens, decode_corner=corner)
     return Instance("d0", Role.DECODE, profile, FULL, settings=EngineSettings(max_sequences=max_sequences))
 
 
@@ -59,8 +63,9 @@ def test_one_sequence_alone_is_the_sum_of_its_steps() -> None:
     assert done.tpot_s == pytest.approx((pull_s + steps_s) / 100, rel=1e-9)  # the transfer is part of TPOT
 
 
+@pytest.mark.parametrize("corner", list(DecodeCorner))
 @pytest.mark.parametrize("seed", range(8))
-def test_runs_of_steps_equal_one_step_at_a_time(seed: int) -> None:
+def test_runs_of_steps_equal_one_step_at_a_time(seed: int, corner: DecodeCorner) -> None:
     dice = Random(seed)
     capacity, most = dice.choice([(9_000, 256), (10**6, 6), (10**6, 256)])
     at_s, offers, limits = 0.0, [], [(0.0, FULL)]
@@ -69,9 +74,10 @@ def test_runs_of_steps_equal_one_step_at_a_time(seed: int) -> None:
         offers.append((at_s, prefilled(number, at_s, dice.randint(1, 3000), dice.randint(2, 120))))
         if dice.random() < 0.1:
             limits.append((at_s + 1e-4, limits[-1][1].changed(dice.randint(400_000, 750_000), at_s + 1e-4)))
-    plain = PlainDecode(replace(MI300X, kv_capacity_tokens=capacity), most, list(offers), limits).run()
+    profile = replace(MI300X, kv_capacity_tokens=capacity, decode_corner=corner)
+    plain = PlainDecode(profile, most, list(offers), limits).run()
 
-    instance = engine(capacity, most)
+    instance = engine(capacity, most, corner)
     found: dict[int, Finished] = {}
     news = [(at_s, 0, done, None) for at_s, done in offers] + [(at_s, 1, None, curve) for at_s, curve in limits]
     for at_s, _, done, curve in sorted(news, key=lambda item: item[:2]):
@@ -199,3 +205,14 @@ def test_a_lower_limit_slows_the_steps_after_the_one_that_runs() -> None:
     second_s = MI300X.decode_step_s(1, 1002, 200_000)
     assert second_s > 1.1 * first_s
     assert finished(instance)[1].at_s == pytest.approx(start_s + first_s + second_s, rel=1e-12)
+
+
+def test_a_limit_that_moves_above_the_draw_costs_no_step() -> None:
+    """The run stays one closed form, so the next event is known exactly and not by a bound."""
+    instance = engine(corner=DecodeCorner.GENTLE)
+    instance.set_limit(FULL.changed(600_000, 0.0), 0.0)
+    instance.receive_kv(prefilled(1, 0.0, 1000, 50), 0.0)
+    instance.advance(0.05)
+    promised_s = instance.next_event_s()
+    assert promised_s < FULL.changed(600_000, 0.0).settled_s
+    assert finished(instance)[1].at_s == pytest.approx(promised_s, rel=1e-12)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapid.sim.power import LANDED_AFTER_TAUS, Lag, LimitCurve, PowerMeter
+from rapid.sim.power import LANDED_AFTER_TAUS, Lag, LimitCurve, PowerMeter, pace_of
 
 LAG = Lag(delay_s=0.1, tau_down_s=0.1, tau_up_s=0.05)
 limits_mw = st.integers(200_000, 750_000)
@@ -64,7 +64,38 @@ def test_it_stays_between_the_limits_there_were(start_mw: int, gaps: list[tuple[
     at_s, curve = curves(start_mw, gaps)[-1]
     seen_mw = [start_mw, *(limit_mw for _, limit_mw in gaps)]
     assert min(seen_mw) - 1e-6 <= curve.at(at_s + later_s) <= max(seen_mw) + 1e-6
-    assert curve.at(at_s + later_s) <= curve.greatest_mw(at_s) + 1e-6
+    assert curve.least_mw(at_s) - 1e-6 <= curve.at(at_s + later_s) <= curve.greatest_mw(at_s) + 1e-6
+
+
+@given(limits_mw, changes, st.floats(0, 3))
+def test_it_is_constant_once_settled(start_mw: int, gaps: list[tuple[float, int]], later_s: float) -> None:
+    at_s, curve = curves(start_mw, gaps)[-1]
+    assert curve.at(max(at_s, curve.settled_s) + later_s) == curve.settled_mw
+
+
+def test_a_change_may_have_a_delay_of_its_own() -> None:
+    curve = LimitCurve.constant(600_000, LAG).changed(450_000, 10.0, delay_s=0.06)
+    assert (curve.at(10.059), curve.at(10.06 + LAG.tau_down_s) < 510_000) == (600_000, True)
+    assert curve.changed(700_000, 10.03, delay_s=0.15).at(10.2) > 600_000  # the same poll picks it up at 10.06
+    assert LimitCurve.constant(600_000, LAG).changed(450_000, 10.0, delay_s=0.0).at(10.01) < 600_000
+
+
+@given(st.lists(st.tuples(limits_mw, changes), min_size=2, max_size=4), st.floats(0, 2))
+def test_the_least_of_several_curves_is_below_them_all(
+    given_curves: list[tuple[int, list[tuple[float, int]]]], later_s: float
+) -> None:
+    chains = [curves(start_mw, gaps)[-1] for start_mw, gaps in given_curves]
+    at_s, each = max(at_s for at_s, _ in chains), tuple(curve for _, curve in chains)
+    pace = pace_of(each)
+    assert pace.at(at_s + later_s) == min(curve.at(at_s + later_s) for curve in each)
+    assert pace.least_mw(at_s) - 1e-6 <= pace.at(at_s + later_s) <= pace.greatest_mw(at_s) + 1e-6
+    settled_s = max(at_s, pace.settled_s)
+    assert pace.at(settled_s) == pace.at(settled_s + later_s)
+
+
+def test_equal_curves_are_one_pace() -> None:
+    curve = LimitCurve.constant(600_000, LAG)
+    assert pace_of((curve, LimitCurve.constant(600_000, LAG))) is curve
 
 
 @given(limits_mw, changes, st.integers(100_000, 800_000), st.floats(0, 2), st.floats(0.001, 2))
