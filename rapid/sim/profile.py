@@ -16,6 +16,7 @@ from typing import TypeVar
 from rapid.core.errors import NotFound, UsageError
 from rapid.sim.board import A100, B200, H100, H200, MI300X, Board
 from rapid.sim.curves import PowerLaw, QuadraticKnee, SpeedCurve
+from rapid.sim.paper_profile import paper_profile
 from rapid.sim.power import Lag
 
 _REMOTE_BYTES_PER_S = 40e9  # of one GPU's NDR link between nodes (assumed)
@@ -301,7 +302,8 @@ _PROFILES = (
     ),
 )
 
-PROFILES = {profile.name: profile for profile in _PROFILES}
+_PAPER = paper_profile(_PROFILES[0], DecodeCorner.PESSIMISTIC)
+PROFILES = {profile.name: profile for profile in (*_PROFILES, _PAPER)}
 
 
 def profile_named(name: str) -> Profile:
