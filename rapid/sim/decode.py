@@ -1,6 +1,7 @@
 """The decode phase of an engine: continuous batching under a bound on sequences and on KV tokens."""
 
 from collections import deque
+from collections.abc import Iterator
 from heapq import heappop, heappush
 from math import inf
 
@@ -115,6 +116,14 @@ class DecodePhase:
     def kv_used_fraction(self) -> float:
         """The share of the KV capacity that is reserved."""
         return self._reserved_tokens / self._profile.kv_capacity_tokens
+
+    def under_way(self, now_s: float) -> Iterator[tuple[PrefillDone, int]]:
+        """Each request that it has, with how many tokens it has made here."""
+        for done, _ in self._waiting:
+            yield done, 0
+        for _, _, done in self._pulling:
+            yield done, 0
+        yield from self._running.under_way(now_s)
 
     def _pull(self, now_s: float) -> None:
         """Starts the pulls for which there is room, first come first served."""

@@ -11,6 +11,7 @@ A role change is close -> Drained -> switch -> Switched. The one role at a time 
 or MixedPhase.
 """
 
+from collections.abc import Iterable
 from math import inf
 
 from rapid.core.cluster import Phase, PhaseLoad, Role
@@ -150,6 +151,15 @@ class Instance:
     def requests_left(self) -> int:
         """How many requests it has, begun or not, with those whose KV cache is in its ring."""
         return self._work.left
+
+    def prompts(self) -> Iterable[Request]:
+        """The prompts it has that are still to be processed in full."""
+        return self._work.prompts if isinstance(self._work, PrefillPhase) else ()
+
+    def under_way(self, now_s: float) -> Iterable[tuple[PrefillDone, int]]:
+        """The requests that decode here, with how many tokens each has made here."""
+        self._run_until(now_s)
+        return self._work.under_way(now_s) if isinstance(self._work, DecodePhase) else ()
 
     # ---- role change ----
 

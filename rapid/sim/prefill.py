@@ -11,6 +11,7 @@ does, a prefill instance with a full ring cannot be drained either: its drain en
 """
 
 from collections import deque
+from collections.abc import Iterator
 from math import inf
 
 from rapid.core.cluster import Role
@@ -95,6 +96,12 @@ class PrefillPhase:
     @property
     def running(self) -> int:
         return len(self._batch)
+
+    @property
+    def prompts(self) -> Iterator[Request]:
+        """Those whose first token does not exist yet."""
+        yield from self._batch
+        yield from self._queue
 
     @property
     def unpulled(self) -> tuple[PrefillDone, ...]:
