@@ -117,7 +117,7 @@ def test_work_for_a_closed_or_other_instance_is_our_own_mistake() -> None:
 @pytest.mark.parametrize("role", list(Role))
 def test_energy_is_the_integral_of_the_draw(role: Role) -> None:
     """Steps through time in small cells, reading activity and limit in each, against the instance's own account."""
-    dice, now_s, numeric_mj = Random(2), 0.0, 0.0
+    dice, now_s, numeric_mj, noise = Random(2), 0.0, 0.0, 1.0
     instance, curve, number = Instance("i0", role, MI300X, LIMIT), LIMIT, 0
     cell_s = 0.0005
     for cell in range(12_000):
@@ -130,10 +130,13 @@ def test_energy_is_the_integral_of_the_draw(role: Role) -> None:
         if cell % 900 == 0:
             curve = curve.changed(dice.randint(400_000, 750_000), now_s)
             instance.set_limit(curve, now_s)
+        if cell % 500 == 0:
+            noise = dice.gauss(1.0, 0.1)
+            instance.set_noise(noise, now_s)
         instance.advance(now_s + cell_s / 2)
         activity = instance.activity()
         natural_mw = activity.natural_mw if activity else MI300X.idle_mw
-        numeric_mj += min(curve.at(now_s + cell_s / 2), natural_mw) * cell_s
+        numeric_mj += noise * min(curve.at(now_s + cell_s / 2), natural_mw) * cell_s
         now_s += cell_s
     assert number > 20
     assert instance.energy_mj(now_s) == pytest.approx(numeric_mj, rel=2e-4)
@@ -298,7 +301,7 @@ def told(instance: Instance, script: list[tuple[float, Deed]]) -> list[object]:
 @pytest.mark.parametrize("role", list(Role))
 @pytest.mark.parametrize("seed", range(5))
 def test_a_copy_and_its_original_go_separate_ways(role: Role, seed: int) -> None:
-    settings = EngineSettings(ring_tokens=20_000, max_sequences=20)
+    settings = EngineSettings(ring_tokens=20_000, max_sequences=3)
     script, other_script = scripted(seed), scripted(seed + 100)
     half = len(script) // 2
     fork_s = script[half][0]
