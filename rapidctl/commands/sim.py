@@ -1,8 +1,13 @@
 """`rapidctl sim run|compare|sweep|reproduce|trace`: the simulator. Each verb is loaded when it is called."""
 
+from typing import Any
+
 import click
 
+from rapidctl import output
 from rapidctl.commands import Entry, Verbs
+
+STOPPED = 130  # as shells report SIGINT
 
 ENTRIES = (
     Entry("run", "run", "Run one policy on a trace."),
@@ -18,6 +23,13 @@ class SimVerbs(Verbs):
 
     sections = (("Commands", ENTRIES),)
     package = "rapidctl.sim"
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            output.talk("stopped; nothing is left running")
+            ctx.exit(STOPPED)
 
 
 @click.group(cls=SimVerbs)

@@ -53,7 +53,7 @@ SHAPE = """
     "One process per core; the answer does not depend on how many. Of a long trace the first 300 s are taken, unless "
     "--seconds says more. Exit code 1 if the limits of any run were over budget at any instant.",
 )
-@trace_options
+@trace_options(rate=True)
 @click.option(
     "--policy",
     "policies",
@@ -86,15 +86,16 @@ def command(
     assert isinstance(options, Options)
     trace, site = trace_choice(given), site_choice(given)
     chosen = policies_of(policies, limits)
-    scenarios = [[scenario(site, policy, seed) for seed in range(seeds)] for policy in chosen]
+    scenarios = {str(policy): [scenario(site, policy, seed) for seed in range(seeds)] for policy in chosen}
     load = measure(trace, profile_of(site).kv_capacity_tokens, MOST_S)
-    standing = _asked([Question(str(p), each, load) for p, row in zip(chosen, scenarios, strict=True) for each in row])
+    standing = _asked([Question(name, each, load) for name, row in scenarios.items() for each in row])
     cut = trace.seconds is None and trace.limit is None
-    blocks = compare_blocks(standing, load, scenarios[0][0], cut=cut)
+    firsts = {name: row[0] for name, row in scenarios.items()}
+    blocks = compare_blocks(standing, load, firsts, cut=cut)
     if plot is not None:
         from rapidctl.sim.picture_compare import draw_compare
 
-        draw_compare(standing, load, scenarios[0][0], plot)
+        draw_compare(standing, load, next(iter(firsts.values())), plot)
         blocks.append(output.line(f"picture: {plot}"))
     output.show(output.Page(document(standing), tuple(blocks)), as_json=options.as_json)
     ctx.exit(int(any(run.over_budget_s > 0 for each in standing for run in each.runs)))

@@ -131,14 +131,23 @@ def policies_of(policies: Sequence[PolicyChoice], limits: str | None) -> tuple[P
     return with_limits(tuple(policies), limits)
 
 
-def trace_options(function: Function) -> Function:
-    """--trace and what is taken of it; read with trace_choice."""
+def trace_options(*, rate: bool) -> Callable[[Function], Function]:
+    """--trace and what is taken of it, with or without how fast; read with trace_choice."""
     positive = click.FloatRange(0, 1e6, min_open=True)
-    return _decorated(
-        function,
-        click.option("--trace", "name", required=True, metavar="FILE|NAME", help="Requests: a file, or azure, sonnet."),
+    how_fast = (
         click.option("--rate", "rate_rps", type=positive, metavar="RPS", help="Replay at so many requests per second."),
         click.option("--rate-scale", type=positive, metavar="X", help="Replay so many times as fast."),
+    )
+    return lambda function: _decorated(
+        function,
+        click.option(
+            "--trace",
+            "name",
+            required=True,
+            metavar="FILE|NAME",
+            help="Requests: a file, or one of those that 'rapidctl sim trace' lists.",
+        ),
+        *(how_fast if rate else ()),
         click.option(
             "--max-input", type=click.IntRange(1), metavar="TOKENS", help="Leave out requests with longer prompts."
         ),
@@ -196,11 +205,11 @@ PLOT = click.option(
 
 def trace_choice(given: dict[str, Any]) -> TraceChoice:
     """Takes its options out of `given`. Raises click.UsageError for options that exclude each other."""
-    if given["rate_rps"] is not None and given["rate_scale"] is not None:
+    if given.get("rate_rps") is not None and given.get("rate_scale") is not None:
         raise click.UsageError("--rate and --rate-scale both say how fast; leave one out")
     start_s = given.pop("start_s")
     names = ("name", "rate_rps", "rate_scale", "max_input", "limit", "seconds", "skip_bad")
-    return TraceChoice(start_s=start_s or 0.0, **{name: given.pop(name) for name in names})
+    return TraceChoice(start_s=start_s or 0.0, **{name: given.pop(name, None) for name in names})
 
 
 def site_choice(given: dict[str, Any]) -> SiteChoice:

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from rapid.core.cluster import SloTargets
-from rapid.core.errors import ConfigInvalid, UsageError
+from rapid.core.errors import ConfigInvalid, NotFound, UsageError
 from rapid.sim.outcome import Outcome
 from rapid.sim.profile import Profile, corners, profile_named
 from rapid.sim.requests import EngineSettings, Request
-from rapid.sim.scenario import Scenario
-from rapid.sim.site import simulate
+from rapid.sim.scenario import ORACLE, Scenario
+from rapid.sim.site import PolicyMaker, simulate
 from rapidctl.sim.film import Film
 from rapidctl.sim.load import Load
 from rapidctl.sim.options import FIXED_LIMITS, PolicyChoice, SiteChoice
@@ -35,12 +35,12 @@ def answer(question: Question, tell: Callable[[float], None], film: Film | None 
     """Simulate it. `tell` hears which share of the time of arrivals is over. Only wall_s is measured."""
     start_s = time.perf_counter()
     requests = _told(question.load.requests(), question.load.span_s, tell, film)
-    outcome = simulate(question.scenario, requests, watch=film)
+    outcome = simulate(question.scenario, requests, policy=_foresight(question.scenario), watch=film)
     return replace(outcome, policy=question.label, wall_s=round(time.perf_counter() - start_s, 3))
 
 
 def scenario(site: SiteChoice, policy: PolicyChoice, seed: int) -> Scenario:
-    """What was asked for, checked. Raises UsageError naming the option, and NotFound for an unknown profile."""
+    """What was asked for, checked. Raises UsageError naming the option."""
     profile = profile_of(site)
     instances = site.gpus // profile.gpus
     budget_mw = budget_of(site, profile)
@@ -71,8 +71,11 @@ def scenario(site: SiteChoice, policy: PolicyChoice, seed: int) -> Scenario:
 
 
 def profile_of(site: SiteChoice) -> Profile:
-    """With the corner that was asked for. Raises NotFound, UsageError."""
-    profile = profile_named(site.profile)
+    """With the corner that was asked for. Raises UsageError."""
+    try:
+        profile = profile_named(site.profile)
+    except NotFound as error:
+        raise UsageError(f"--profile: {error}") from error
     return profile if site.corner is None else profile.with_corners(*corners(site.corner))
 
 
@@ -92,6 +95,15 @@ def split_limits(profile: Profile, budget_mw: int, prefill: int, decode: int) ->
     decode_mw = min(ceiling_mw, max(floor_mw, left_mw))
     prefill_mw = min(ceiling_mw, (budget_mw - decode_gpus * decode_mw) // max(1, prefill_gpus))
     return {"prefill_mw": float(max(floor_mw, prefill_mw)), "decode_mw": float(decode_mw)}
+
+
+def _foresight(scenario: Scenario) -> PolicyMaker | None:
+    """The policy that is made with the site, since it looks at it."""
+    if scenario.policy != ORACLE:
+        return None
+    from rapid.sim.oracle import Oracle
+
+    return lambda site: Oracle(site, scenario.slo)
 
 
 def _told(

@@ -78,17 +78,17 @@ def _at_work(mine: Standing) -> str:
         limit_w, count, busy = (_mean(mine, role, field) for field in ("limit_w", "instances", "busy"))
         if limit_w is None or not count or busy is None:
             continue
-        parts.append(f"{_count(count)} {role} at {limit_w:,.0f} W, busy {percent(busy, 0)} %")
-    return " and ".join(parts) if len(parts) < 3 else listed(parts)
+        parts.append(f"{_count(count)} {role} instances busy {percent(busy, 0)} % at {limit_w:,.0f} W")
+    return ", ".join(parts)
 
 
 def _moved(mine: Standing) -> str:
     moves = mine.share(lambda run: run.role_moves)
     moved_w = mine.share(lambda run: run.watts_moved)
     if moves < EVERY_MOVE and moved_w < 1:
-        return ", and nothing is ever moved"
+        return "; it moves nothing"
     roles = f"{moves:.0f} role moves" if moves >= 1.5 else "1 role move" if moves >= EVERY_MOVE else "no role move"
-    return f", on average, with {roles} and {moved_w:,.0f} W moved"
+    return f"; {roles} and {moved_w:,.0f} W moved in a run"
 
 
 def _beyond(everybody: Sequence[Standing], best: Standing) -> list[str]:

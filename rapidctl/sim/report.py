@@ -1,6 +1,6 @@
 """The answers of run and compare for a person: what was asked, a table, and what is to be known about it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rapid.core.cluster import Role
@@ -13,15 +13,36 @@ from rapidctl.sim.standing import Standing, ranked
 from rapidctl.sim.words import duration, in_watts, listed, milliseconds, number, percent, seconds
 
 
-def asked(load: Load, scenario: Scenario, seeds: int, *, cut: bool) -> list[Line]:
-    """What was simulated. cut: nobody asked for so short a stretch."""
-    said = [line(f"load: {_load(load)}"), line(f"site: {_site(scenario)}")]
+def asked(load: Load, scenarios: Mapping[str, Scenario], seeds: int, *, cut: bool) -> list[Line]:
+    """What was simulated, by policy. cut: nobody asked for so short a stretch."""
+    scenario = next(iter(scenarios.values()))
+    said = [line(f"load: {_load(load)}"), site_line(scenario)]
     if cut and not load.whole:
         said.append(line(f"only its first {load.span_s:.0f} s were taken; --seconds for more", Tone.DIM))
     if load.left_out:
         said.append(line(f"left out: {load.left_out}", Tone.WARN))
-    said.append(line(f"seeds: {_seeds(scenario.seed, seeds)}; of the GPUs, sensors and network", Tone.DIM))
-    return said
+    return [*said, *static_lines(scenarios), seeds_line(scenario.seed, seeds)]
+
+
+def site_line(scenario: Scenario) -> Line:
+    return line(f"site: {_site(scenario)}")
+
+
+def static_lines(scenarios: Mapping[str, Scenario]) -> list[Line]:
+    """The limits of static policies, which nobody else names."""
+    return [
+        line(
+            f"{name}: {in_watts(each.policy_settings['prefill_mw'])} for prefill, "
+            f"{in_watts(each.policy_settings['decode_mw'])} for decode"
+        )
+        for name, each in scenarios.items()
+        if {"prefill_mw", "decode_mw"} <= each.policy_settings.keys()
+    ]
+
+
+def seeds_line(first: int, count: int) -> Line:
+    seeds = f"seed: {first}" if count == 1 else f"seeds: {first} to {first + count - 1}"
+    return line(f"{seeds}; of the differences between GPUs, sensors and the network", Tone.DIM)
 
 
 def _load(load: Load) -> str:
@@ -46,10 +67,6 @@ def _site(scenario: Scenario) -> str:
         f"{profile.decode_corner.value}), {in_watts(scenario.budget_mw)} ({percent(share, 0)} % of the ceilings), "
         f"{listed(roles)} at the start; TTFT {duration(scenario.slo.ttft_s)}, TPOT {duration(scenario.slo.tpot_s)}"
     )
-
-
-def _seeds(first: int, count: int) -> str:
-    return f"{first}" if count == 1 else f"{first} to {first + count - 1}"
 
 
 def judged(runs: Sequence[Outcome], budget_mw: int) -> Line:
@@ -85,7 +102,7 @@ def run_blocks(outcome: Outcome, load: Load, scenario: Scenario) -> list[Block]:
     speed = outcome.sim_s / max(outcome.wall_s, 1e-9)
     took = f"simulated {outcome.sim_s:.0f} s in {outcome.wall_s:.1f} s, {speed:,.0f} times real time"
     return [
-        *asked(load, scenario, 1, cut=False),
+        *asked(load, {outcome.policy: scenario}, 1, cut=False),
         line(),
         table,
         line(),
@@ -143,11 +160,14 @@ def _roles_table(outcome: Outcome) -> Table:
 # ---- many runs ----
 
 
-def compare_blocks(everybody: Sequence[Standing], load: Load, scenario: Scenario, *, cut: bool) -> list[Block]:
-    """The whole report of a comparison."""
+def compare_blocks(
+    everybody: Sequence[Standing], load: Load, scenarios: Mapping[str, Scenario], *, cut: bool
+) -> list[Block]:
+    """The whole report of a comparison. scenarios: one of each policy."""
+    scenario = next(iter(scenarios.values()))
     runs = [run for each in everybody for run in each.runs]
     return [
-        *asked(load, scenario, len(everybody[0].runs), cut=cut),
+        *asked(load, scenarios, len(everybody[0].runs), cut=cut),
         line(),
         compare_table(everybody),
         line(),

@@ -59,7 +59,7 @@ one object:
     "The controller and the guard of every node are the real ones; GPUs, engines and network are simulated. The same "
     "seed gives the same numbers. Exit code 1 if the limits were over budget at any instant.",
 )
-@trace_options
+@trace_options(rate=True)
 @click.option(
     "--policy", type=PolicyType(), default="rapid", metavar="NAME[:key=value,...]", help="Who decides: rapid:step=50W."
 )
