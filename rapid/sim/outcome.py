@@ -64,7 +64,8 @@ class Outcome:
 
     policy, profile, seed     as in the scenario
     requests                  that arrived
-    attainment                share of all requests that met both targets; ttft_, tpot_attainment: the one target
+    attainment                share of all requests that met both targets
+    ttft_attainment           share of all requests that met the TTFT target; tpot_attainment: the TPOT target
     goodput_rps               requests that met both targets, per second of the window
     ttft_s, tpot_s            of the requests that finished (TPOT: of those with two output tokens or more)
     energy_j                  all GPUs, from time 0 to the end
@@ -80,6 +81,7 @@ class Outcome:
                               long
     wall_s                    what the run took
     control_steps             events that the controller handled
+    why                       means that explain the rest
     """
 
     policy: str

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapid.sim.checkers import LimitHistory, check_budget
+from rapid.sim.checkers import LimitHistory, RunningBudget, check_budget
 
 # Two GPUs under 1,200 W; the first cuts before the second raises.
 CUT_THEN_RAISE = [
@@ -96,3 +96,37 @@ def test_it_agrees_with_looking_at_every_instant(seed: int) -> None:
 
     verdict = check_budget(histories, budgets, start_s=float(start_s), end_s=100.0)
     assert (verdict.over_budget_s, verdict.worst_over_mw) == (over_s, worst)
+
+
+# ---- the checker that goes along ----
+
+
+def test_as_it_goes_it_says_what_it_says_of_histories() -> None:
+    running = RunningBudget({"gpu0": 600_000, "gpu1": 600_000}, 1_200_000)
+    running.begin(0.0)
+    running.limited("gpu1", 750_000, 10.0)
+    running.limited("gpu0", 450_000, 10.5)
+    raise_first = [LimitHistory("gpu0", 600_000, ((10.5, 450_000),)), LimitHistory("gpu1", 600_000, ((10.0, 750_000),))]
+    assert running.verdict(20.0) == check_budget(raise_first, BUDGET, start_s=0.0, end_s=20.0)
+    assert running.verdict(20.0).over_budget_s == pytest.approx(0.5)
+
+
+def test_it_begins_once_and_counts_nothing_before() -> None:
+    running = RunningBudget({"gpu0": 700_000}, 600_000)
+    running.limited("gpu0", 900_000, 1.0)
+    running.limited("gpu0", 650_000, 2.0)
+    running.begin(3.0)
+    running.begin(1e9)
+    running.limited("gpu0", 600_000, 4.5)
+    verdict = running.verdict(10.0)
+    assert (verdict.over_budget_s, verdict.moments, verdict.worst_sum_mw) == (pytest.approx(1.5), 1, 650_000)
+
+
+def test_a_verdict_on_the_way_does_not_disturb() -> None:
+    running = RunningBudget({"gpu0": 700_000}, 600_000)
+    running.begin(0.0)
+    assert running.verdict(1.0).over_budget_s == pytest.approx(1.0)
+    assert running.verdict(3.0).over_budget_s == pytest.approx(3.0)
+    assert running.verdict(3.0).moments == 1
+    running.budgeted(700_000, 3.0)
+    assert running.verdict(9.0).over_budget_s == pytest.approx(3.0)
