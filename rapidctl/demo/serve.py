@@ -83,9 +83,11 @@ class Felt:
 async def serve(options: ServeOptions, say: Say) -> None:
     """Run the engine until SIGTERM or SIGINT.
 
-    Raises DeviceError if gpu_file is no simulated GPU, and UsageError if the controller cannot be dialled like that.
+    Raises DeviceError if gpu_file is no simulated GPU, and UsageError if the controller cannot be dialled like that or
+    the model does not run on one GPU.
     """
     _check_controller(options)
+    _check_profile(options.profile)
     stopping, woken = asyncio.Event(), asyncio.Event()
 
     def stop() -> None:
@@ -135,6 +137,12 @@ def _check_controller(options: ServeOptions) -> None:
     except ConfigInvalid as error:
         text = str(error).removeprefix("config key ")
         raise UsageError(text.removeprefix("address: ").replace("tls.", "--tls-")) from error
+
+
+def _check_profile(profile: Profile) -> None:
+    if profile.gpus != 1:
+        needs = f"--profile {profile.name} needs {profile.gpus} GPUs"
+        raise UsageError(f"{needs}, and a simulated engine has 1; choose a profile of one GPU")
 
 
 def _engine(options: ServeOptions, felt: Felt, clients: Clients | None, controller: Controller) -> Engine:
