@@ -56,6 +56,7 @@ class Ledger:
         if snapshot is not None:
             self._restore(snapshot)
         self._held_mw = dict.fromkeys(self.domains, 0)
+        self._freed = 0  # how often there has come to be room in some domain: only then can a raise fit that did not
         for node in self.nodes.values():
             self._add(node, self._node_held_mw(node))
 
@@ -147,6 +148,8 @@ class Ledger:
         adopted = report.mark.epoch == self.epoch
         node.adopted = adopted
         findings += self._hear_gpus(node, report, adopted)
+        for gpu in node.gpus:
+            self.gpus[gpu].no_room = None  # what it needs may be less now
         self._add(node, self._node_held_mw(node) - before_mw)
         return findings
 
@@ -162,6 +165,7 @@ class Ledger:
                 f"and it stays over budget by {watts(floors_mw - budget_mw)})"
             )
         self.domains[domain] = replace(self.domains[domain], budget_mw=budget_mw)
+        self._freed += 1
 
     def release(self, node: str, at_s: float, silent_after_s: float) -> None:
         """An operator says that a silent node is off: free what is booked for it, until it reports again."""
@@ -190,6 +194,8 @@ class Ledger:
         for gpu, target_mw in targets_mw.items():
             booking = self.gpus[gpu]
             limit_mw = min(max(target_mw, booking.report.floor_mw), booking.report.ceiling_mw)
+            if booking.no_room == (limit_mw, self._freed):
+                continue
             if self._wants(booking, limit_mw, at_s):
                 (cuts if limit_mw <= booking.reach_mw else raises).append((gpu, limit_mw))
         orders: dict[str, list[tuple[str, int]]] = {}
@@ -201,6 +207,7 @@ class Ledger:
             # What is booked may be more than what can be in force (a cut that is not confirmed, a GPU just heard). A
             # raise into that is free, but not while the books say that the domain is over its budget.
             if limit_mw > booking.reach_mw and not self._fits(node, rise_mw):
+                booking.no_room = (limit_mw, self._freed)
                 continue
             if booking.node not in marks:
                 marks[booking.node] = self._next_mark()
@@ -345,5 +352,6 @@ class Ledger:
         return node.unseen_mw + sum(self.gpus[gpu].held_mw for gpu in node.gpus)
 
     def _add(self, node: NodeBook, change_mw: int) -> None:
+        self._freed += change_mw < 0
         for name in node.chain:
             self._held_mw[name] += change_mw
