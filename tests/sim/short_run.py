@@ -9,6 +9,8 @@ from rapid.sim.cluster import Cluster, InstancePlan, cast_die
 from rapid.sim.profile import profile_named
 from rapid.sim.requests import Finished, Request
 from rapid.sim.sensor import Sensor, noise
+from rapid.sim.site import simulate
+from tests.sim.sites import Recorder, poisson, scenario
 
 PROFILE = profile_named("b200-70b-tp2")
 ROLES = (Role.PREFILL, Role.PREFILL, Role.DECODE, Role.DECODE, Role.MIXED)
@@ -56,3 +58,12 @@ def digest(seed: int) -> str:
 def planted(seed: int) -> str:
     """The same of a run with a bug: it goes through a set."""
     return hashlib.sha256("\n".join(set(lines(seed))).encode()).hexdigest()
+
+
+def site_digest(seed: int) -> str:
+    """The same of a whole site under policy rapid: its outcome, and all that a watch sees of it."""
+    watch = Recorder()
+    outcome = simulate(scenario(nodes=2, seed=seed), poisson(170.0, 15.0, seed=seed), watch=watch)
+    assert outcome.watts_moved > 0, "nothing moved, so this shows little"
+    seen = (outcome, watch.decisions, watch.limits, watch.moves, watch.finishes, watch.queued)
+    return hashlib.sha256("\n".join(map(repr, seen)).encode()).hexdigest()

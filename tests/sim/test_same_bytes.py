@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.sim.short_run import digest
+from tests.sim.short_run import digest, site_digest
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,6 +25,11 @@ def elsewhere(call: str, hash_seed: str) -> str:
 
 def test_two_processes_with_different_hash_seeds_agree() -> None:
     assert elsewhere("digest(9)", "1") == elsewhere("digest(9)", "2") == digest(9)
+
+
+def test_so_do_two_runs_of_a_whole_site() -> None:
+    assert elsewhere("site_digest(3)", "1") == elsewhere("site_digest(3)", "2") == site_digest(3)
+    assert site_digest(3) != site_digest(4)
 
 
 def test_a_run_that_goes_through_a_set_is_caught() -> None:
