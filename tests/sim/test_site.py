@@ -191,6 +191,54 @@ def test_a_bad_scenario_is_refused_before_a_request_is_taken() -> None:
     assert next(numbers) == 0
 
 
+# ---- role changes ----
+
+
+def test_a_drain_that_takes_too_long_is_rolled_back_and_nothing_is_lost() -> None:
+    """A decode instance that is asked to go has requests for longer than it may drain."""
+    mine = scenario("oracle", world=WorldSettings(drain_s=0.4))
+    watch = Recorder()
+    site = Site(mine, poisson(40.0, 10.0, output_tokens=400), watch=watch, policy=lambda _: Moving(least=20))
+    outcome = site.run()
+    phases = [phase for _, _, phase, _ in watch.moves[8:]]
+    assert phases.count(Phase.DRAINING) > 1
+    assert set(phases) == {Phase.DRAINING, Phase.SERVING}
+    assert {engine.change.phase for engine in site.engines.values()} == {Phase.SERVING}
+    assert outcome.role_moves == 0
+    assert outcome.unfinished == 0
+    assert outcome.why.instances.decode == pytest.approx(4.0)
+
+
+class Moving:
+    """Sends the decode instance with the most to drain to prefill, again and again, if it has `least` requests."""
+
+    name = "moving"
+
+    def __init__(self, least: int) -> None:
+        self._least = least
+
+    def decide(self, view: View) -> Targets:
+        decode = [one for one in view.instances if one.role is Role.DECODE]
+        running = {one.instance: one.load.running_requests for one in decode if one.load is not None}
+        busiest = max(running, key=lambda name: running[name], default="")
+        if (
+            len(decode) < 2
+            or running[busiest] < self._least
+            or any(one.phase is not Phase.SERVING for one in view.instances)
+        ):
+            return NO_CHANGE
+        return Targets({}, {busiest: Role.PREFILL}, "to see")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_under_constant_role_changes_no_request_is_lost(seed: int) -> None:
+    outcome = Site(
+        scenario("oracle", seed=seed), poisson(30.0, 20.0, seed=seed), policy=lambda _: Moving(least=4)
+    ).run()
+    assert outcome.role_moves == 3, f"seed {seed}: of 4 decode instances one must stay"
+    assert (outcome.unfinished, outcome.over_budget_s) == (0, 0.0), f"seed {seed}"
+
+
 # ---- a policy that is handed in ----
 
 
