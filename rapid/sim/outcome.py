@@ -47,7 +47,8 @@ class Why:
     changing    mean number of instances on their way from one role to the next
     busy        share of their time that instances of the role had work
     missed      how the requests that did not attain their SLO missed it
-    errors      how often the controller said that something is wrong (a GPU that does not obey, a budget broken)
+    errors      how often the controller said that something is wrong (a GPU that does not obey, a budget broken), to
+                the end of the run
     """
 
     limit_w: PerRole

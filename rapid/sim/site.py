@@ -78,7 +78,7 @@ class Site:
         self._booting = dict.fromkeys(self.nodes)
         self._unheard = dict.fromkeys(self.nodes)
         self.control_steps = 0
-        self.errors = 0  # that the controller has announced
+        self.errors = 0  # that the controller has announced since time 0
         self.energy_at_zero_mj = 0.0
 
     def _build(self, parts: Parts) -> None:
@@ -227,7 +227,7 @@ class Site:
                 if self._watch is not None:
                     self._watch.decided(at_s - self.zero_s, command.decision)
             case Notice():
-                self.errors += command.level == "error"
+                self.errors += command.level == "error" and at_s >= self.zero_s
             case RefuseEngine() | Answer() | StepDown():
                 raise AssertionError(f"nothing in this world leads to {command}")
 

@@ -11,6 +11,7 @@ from rapid.sim.scenario import Scenario
 from rapid.sim.watch import Queues
 
 MI300X = profile_named("mi300x-8b")
+HEAVY = 85.0  # requests of poisson() a second: more than 4 GPUs at 600 W can prefill
 
 
 def poisson(
