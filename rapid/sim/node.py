@@ -68,13 +68,8 @@ class SimNode:
     ) -> None:
         self.name = name
         self.gpus: Mapping[str, SimGpu] = {gpu.name: gpu for gpu in gpus}
-        self._settings, self._agenda, self._cluster, self._dice, self._world = (
-            scenario.world,
-            agenda,
-            cluster,
-            dice,
-            world,
-        )
+        self._settings, self._agenda, self._cluster = scenario.world, agenda, cluster
+        self._dice, self._world = dice, world
         profile = scenario.profile
         limits_mw = (profile.floor_mw, profile.ceiling_mw, scenario.fallback_mw, profile.ceiling_mw)
         guarded = [GuardedGpu(gpu.name, index, *limits_mw) for index, gpu in enumerate(gpus)]

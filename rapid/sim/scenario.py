@@ -29,7 +29,7 @@ class Silence:
 class WorldSettings:
     """The world around the controller; (low, high) is a uniform throw of the dice. Times in seconds.
 
-    report_interval_s, sample_interval_s, tick_s, window_s, quantile, drain_s   the defaults of rapidd and controller
+    report_interval_s, tick_s, window_s, quantile, drain_s   the defaults of rapidd and controller
     report_gap_s    the least time between two reports of a node (assumed)
     load_interval_s how often an engine pushes its load to rapidd, as the simulated engines of the demo do
     network_s       one way between controller and node or engine (assumed: a data centre with a busy controller)
@@ -42,7 +42,6 @@ class WorldSettings:
 
     report_interval_s: float = 0.5
     report_gap_s: float = 0.01
-    sample_interval_s: float = 0.1
     load_interval_s: float = 0.25
     network_s: tuple[float, float] = (0.001, 0.005)
     write_s: tuple[float, float] = (0.002, 0.010)
@@ -57,7 +56,7 @@ class WorldSettings:
 
     def check(self) -> None:
         """Raise ConfigInvalid for a time that cannot be."""
-        for key in ("report_interval_s", "sample_interval_s", "load_interval_s", "lead_in_s"):
+        for key in ("report_interval_s", "load_interval_s", "lead_in_s"):
             value_s = getattr(self, key)
             if not 0 < value_s < inf:
                 raise ConfigInvalid(f"world.{key}", f"must be above 0 s and finite, is {value_s:g} s")
