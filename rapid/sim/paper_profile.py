@@ -61,7 +61,7 @@ STEP_MW = Fitted(
 )
 ROLE_COOLDOWN_S = Fitted("role_cooldown_s", 2.0, 2.0, 6.0, "the paper's cooldown is about 2 to 6 s")
 FITTED_RULE = (STEP_MW, ROLE_COOLDOWN_S)
-RULE = {each.name: each.value for each in FITTED_RULE}
+RULE = tuple((each.name, each.value) for each in FITTED_RULE)
 
 
 def paper_profile(stand_in: "Profile", decode: "DecodeCorner") -> "Profile":
@@ -70,4 +70,11 @@ def paper_profile(stand_in: "Profile", decode: "DecodeCorner") -> "Profile":
     The curve is a choice too: of the three, only the pessimistic one has decode gain up to about 600 W and no further,
     as R7 states (the gentle one up to 490 W, the sharp one nowhere above the floor).
     """
-    return replace(stand_in, name=NAME, decode_corner=decode, **{each.name: each.value for each in FITTED})
+    return replace(
+        stand_in,
+        name=NAME,
+        decode_corner=decode,
+        host_ms=HOST_MS.value,
+        host_sequence_ms=HOST_SEQUENCE_MS.value,
+        decode_context_ms=DECODE_CONTEXT_MS.value,
+    )
