@@ -75,7 +75,7 @@ class Booking:
     amends: int = 0
     asked_mw: int | None = None  # the limit last sent in this life, and when
     sent_at_s: float = 0.0
-    no_room: tuple[int, int] | None = None  # a raise that did not fit, and how often the ledger had freed watts by then
+    no_room: tuple[int, int] | None = None  # a raise that did not fit, and how far it rises; until the booking changes
     problem: str = ""
 
     @property

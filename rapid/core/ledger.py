@@ -56,7 +56,6 @@ class Ledger:
         if snapshot is not None:
             self._restore(snapshot)
         self._held_mw = dict.fromkeys(self.domains, 0)
-        self._freed = 0  # how often there has come to be room in some domain: only then can a raise fit that did not
         for node in self.nodes.values():
             self._add(node, self._node_held_mw(node))
 
@@ -165,7 +164,6 @@ class Ledger:
                 f"and it stays over budget by {watts(floors_mw - budget_mw)})"
             )
         self.domains[domain] = replace(self.domains[domain], budget_mw=budget_mw)
-        self._freed += 1
 
     def release(self, node: str, at_s: float, silent_after_s: float) -> None:
         """An operator says that a silent node is off: free what is booked for it, until it reports again."""
@@ -194,7 +192,7 @@ class Ledger:
         for gpu, target_mw in targets_mw.items():
             booking = self.gpus[gpu]
             limit_mw = min(max(target_mw, booking.report.floor_mw), booking.report.ceiling_mw)
-            if booking.no_room == (limit_mw, self._freed):
+            if self._still_no_room(booking, limit_mw):
                 continue
             if self._wants(booking, limit_mw, at_s):
                 (cuts if limit_mw <= booking.reach_mw else raises).append((gpu, limit_mw))
@@ -207,12 +205,12 @@ class Ledger:
             # What is booked may be more than what can be in force (a cut that is not confirmed, a GPU just heard). A
             # raise into that is free, but not while the books say that the domain is over its budget.
             if limit_mw > booking.reach_mw and not self._fits(node, rise_mw):
-                booking.no_room = (limit_mw, self._freed)
+                booking.no_room = (limit_mw, rise_mw)
                 continue
             if booking.node not in marks:
                 marks[booking.node] = self._next_mark()
             booking.sent.append(Sent(marks[booking.node], limit_mw))
-            booking.asked_mw, booking.sent_at_s = limit_mw, at_s
+            booking.asked_mw, booking.sent_at_s, booking.no_room = limit_mw, at_s, None
             self._add(node, rise_mw)
             orders.setdefault(booking.node, []).append((gpu, limit_mw))
         return [self._batch(name, marks[name], tuple(limits), lease_s) for name, limits in orders.items()]
@@ -333,11 +331,16 @@ class Ledger:
             return False
         return booking.asked_mw != limit_mw or at_s - booking.sent_at_s >= _RESEND_S
 
+    def _still_no_room(self, booking: Booking, limit_mw: int) -> bool:
+        """The same raise did not fit before, and does not now; all else about it is as it was."""
+        before = booking.no_room
+        return before is not None and before[0] == limit_mw and not self._fits(self.nodes[booking.node], before[1])
+
     def _fits(self, node: NodeBook, rise_mw: int) -> bool:
-        return all(
-            self._held_mw[name] + self._reserved_mw[name] + rise_mw <= self.domains[name].budget_mw
-            for name in node.chain
-        )
+        for name in node.chain:
+            if self._held_mw[name] + self._reserved_mw[name] + rise_mw > self.domains[name].budget_mw:
+                return False
+        return True
 
     def _next_mark(self) -> Mark:
         self._mark = Mark(self._mark.epoch, self._mark.seq + 1)
@@ -352,6 +355,5 @@ class Ledger:
         return node.unseen_mw + sum(self.gpus[gpu].held_mw for gpu in node.gpus)
 
     def _add(self, node: NodeBook, change_mw: int) -> None:
-        self._freed += change_mw < 0
         for name in node.chain:
             self._held_mw[name] += change_mw

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from rapid.core.books import Finding, NodeBook
+from rapid.core.books import Finding
 from rapid.core.cluster import GrantBatch, NodeReport
 from rapid.core.ledger import Ledger
 from tests.core.telling import Story, limits_of
@@ -48,11 +48,10 @@ def test_raises_wait_on_these_paths() -> None:
     assert sum(difference(Ledger, seed)[1] for seed in SEEDS) > 500
 
 
-class DoesNotNoticeFreedWatts(Ledger):
-    def _add(self, node: NodeBook, change_mw: int) -> None:
-        freed = self._freed
-        super()._add(node, change_mw)
-        self._freed = freed
+class NeverTriesAgain(Ledger):
+    def grant(self, targets_mw: Mapping[str, int], at_s: float, lease_s: float) -> list[GrantBatch]:
+        tried = {gpu: target_mw for gpu, target_mw in targets_mw.items() if self.gpus[gpu].no_room is None}
+        return super().grant(tried, at_s, lease_s)
 
 
 class DoesNotNoticeItsOwnReport(Ledger):
@@ -64,8 +63,8 @@ class DoesNotNoticeItsOwnReport(Ledger):
         return findings
 
 
-def test_freed_watts_that_go_unnoticed_are_noticed_here() -> None:
-    assert any(difference(DoesNotNoticeFreedWatts, seed)[0] for seed in SEEDS)
+def test_a_raise_that_is_forgotten_is_noticed() -> None:
+    assert any(difference(NeverTriesAgain, seed)[0] for seed in SEEDS)
 
 
 def sent_after_another_hand(ledger: type[Ledger]) -> list[GrantBatch]:
