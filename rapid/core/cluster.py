@@ -291,6 +291,7 @@ class View:
                  cannot move). chains names a node's domains from its own to the root.
     settled      every limit decided so far is granted, in force and paid for
     since_*_s    seconds since the last move of that kind (infinite: never); for roles, or since the controller came up
+    scores       (predicted, measured) of the last decisions of this policy that were scored, oldest first; at most 8
     """
 
     at_s: float
@@ -303,23 +304,60 @@ class View:
     settled: bool
     since_power_s: float
     since_role_s: float
+    scores: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One thing that a policy weighed: what it would be, such as "5P3D, 690 W / 450 W", and the SLO attainment that it
+    predicts of it, 0 to 1. `chosen`: this is what it wants."""
+
+    words: str
+    predicted: float
+    chosen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What a policy wants: limits and roles that differ from the view, why, and on which inputs. Empty: no change."""
+    """What a policy wants: limits and roles that differ from the view, why, and on which inputs. Empty: no change.
+
+    predicted   SLO attainment over the next horizon_s, 0 to 1, that it expects if this is done (None: no prediction):
+                of the TTFTs and TPOTs measured in that time, the two shares that meet their targets, multiplied
+    held        the same, if nothing is done
+    candidates  what it weighed, best first, at most 8
+    Without limits and roles, these and the reason say why it wants nothing, for the operator who asks.
+    """
 
     limits_mw: Mapping[str, int]
     roles: Mapping[str, Role]
     reason: str = ""
     inputs: tuple[tuple[str, float | str], ...] = ()
+    predicted: float | None = None
+    held: float | None = None
+    horizon_s: float = 0.0
+    candidates: tuple[Candidate, ...] = ()
+
+
+Scalar = bool | int | float | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyState:
+    """All that a policy remembers, as small named tables of rows, so that the journal gives back what it was given.
+
+    `version` changes with the meaning of the tables. Points in time are ages in seconds: the next life's clock differs.
+    """
+
+    version: int
+    tables: tuple[tuple[str, tuple[tuple[Scalar, ...], ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """One thing the controller decided: by whom (a policy, an operator, or "budget"), why, and what changed.
 
-    `changes` is (GPU or instance, before, after) in words a person reads. wall_s is seconds since 1970.
+    `changes` is (GPU or instance, before, after) in words a person reads. wall_s is seconds since 1970. What was
+    predicted is as in Targets; `measured` is what came of it, once horizon_s have passed (None: not yet, or never).
     """
 
     id: str
@@ -329,3 +367,8 @@ class Decision:
     reason: str
     inputs: tuple[tuple[str, float | str], ...] = ()
     changes: tuple[tuple[str, str, str], ...] = ()
+    predicted: float | None = None
+    held: float | None = None
+    horizon_s: float = 0.0
+    candidates: tuple[Candidate, ...] = ()
+    measured: float | None = None

@@ -68,6 +68,15 @@ class Announce:
 
 
 @dataclass(frozen=True, slots=True)
+class Scored:
+    """The time of what a decision predicted is up: keep what was measured with it. Both are SLO attainment, 0 to 1."""
+
+    decision: str
+    predicted: float
+    measured: float
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """Something an operator should know that is no decision: `level` is info, warning or error; ids in `about`."""
 
@@ -93,4 +102,6 @@ class StepDown:
     reason: str
 
 
-Command = SendGrants | SendRenewal | OrderRole | CancelRole | RefuseEngine | Announce | Notice | Answer | StepDown
+Command = (
+    SendGrants | SendRenewal | OrderRole | CancelRole | RefuseEngine | Announce | Scored | Notice | Answer | StepDown
+)

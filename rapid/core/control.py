@@ -9,16 +9,11 @@ explained. Time comes with the events; there is no clock here.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-from rapid.core import picture
-from rapid.core.cluster import (
-    Decision,
-    Greeting,
-    NodeHealth,
-    Role,
-    Targets,
-)
-from rapid.core.commands import Announce, Answer, Command, Notice, RefuseEngine, SendRenewal, StepDown
+from rapid.core import lives, picture
+from rapid.core.cluster import Decision, Greeting, NodeHealth, Role, Targets
+from rapid.core.commands import Announce, Answer, Command, Notice, RefuseEngine, Scored, SendRenewal, StepDown
 from rapid.core.errors import EngineRefused, Refused, watts
 from rapid.core.events import (
     BudgetAsked,
@@ -35,12 +30,12 @@ from rapid.core.events import (
     RoleAsked,
     Started,
     Ticked,
-    Totals,
 )
+from rapid.core.forecasts import Forecasts
 from rapid.core.ledger import Ledger
 from rapid.core.limits import Limits
 from rapid.core.loads import Loads
-from rapid.core.policy import make
+from rapid.core.policy import NO_CHANGE, make
 from rapid.core.roles import Roles
 from rapid.core.settings import Settings
 from rapid.core.slo import Slo
@@ -67,7 +62,8 @@ class Control:
         self.last_power_s = float("-inf")
         self.last_role_s = float("-inf")
         self.last_decision: Decision | None = None
-        self._decisions = 0
+        self.decisions = 0  # how many there have been, earlier lives too
+        self.forecasts = Forecasts(self.slo)
         self._health: dict[str, NodeHealth] = {}
         self._over: set[str] = set()
         self._deposed = False
@@ -99,26 +95,7 @@ class Control:
     def snapshot(self) -> ControlSnapshot:
         """What the next life starts with."""
         assert self.started is not None
-        ttft, tpot, finished = self.slo.totals()
-        totals = Totals(
-            self.roles.moves,
-            self.limits.moved_mw,
-            self.at_s - self.last_power_s,
-            self.at_s - self.last_role_s,
-            ttft,
-            tpot,
-            finished,
-        )
-        return ControlSnapshot(
-            self.ledger.snapshot(),
-            tuple((name, domain.budget_mw) for name, domain in self.ledger.domains.items()),
-            tuple(self.limits.targets_mw.items()),
-            tuple(self.pins.items()),
-            self.paused,
-            self._decisions,
-            self.roles.mark,
-            totals,
-        )
+        return lives.snapshot(self)
 
     # ---- life ----
 
@@ -142,27 +119,8 @@ class Control:
             return [
                 Notice("info", "controller", f"epoch {event.epoch}: every GPU is booked at its ceiling until heard")
             ]
-        notices: list[Command] = []
-        for name, budget_mw in kept.budgets_mw:
-            domain = self.ledger.domains.get(name)
-            if domain is not None and domain.budget_mw != budget_mw:
-                text = (
-                    f"keeps the budget {watts(budget_mw)} set earlier; the configuration says {watts(domain.budget_mw)}"
-                )
-                notices.append(Notice("warning", name, text))
-                self.ledger.set_budget(name, budget_mw, force=True)
-        self._take_over(kept)
+        notices = lives.take_over(self, kept)
         return [*notices, Notice("info", "controller", f"epoch {event.epoch}: goes on from its journal")]
-
-    def _take_over(self, kept: ControlSnapshot) -> None:
-        """Go on with what an operator said, and with the totals, of the life before."""
-        self.pins, self.paused, self._decisions = dict(kept.pins), kept.paused, kept.decisions
-        totals = kept.totals
-        self.roles.go_on_from(kept.role_mark, totals.role_moves)
-        self.limits.moved_mw = totals.moved_mw
-        self.last_power_s = self.at_s - totals.since_power_s
-        self.last_role_s = self.at_s - totals.since_role_s
-        self.slo.go_on_from(totals.ttft, totals.tpot, totals.finished)
 
     # ---- nodes ----
 
@@ -242,7 +200,7 @@ class Control:
         assert before is not None
         change = (event.domain, watts(before.budget_mw), watts(event.budget_mw))
         decision = self._decide(event.by, f"set the budget of domain {event.domain}", changes=(change,))
-        commands = self._apply(Targets({}, {}))
+        commands = self._apply(NO_CHANGE)
         short_mw = self.ledger.floors_mw(event.domain) - event.budget_mw
         text = f"domain {event.domain}: budget {change[1]} -> {change[2]}"
         if short_mw > 0:
@@ -283,8 +241,8 @@ class Control:
     # ---- the tick ----
 
     def _on_ticked(self, event: Ticked) -> list[Command]:
-        commands: list[Command] = [*self.roles.tick(self.at_s), *self._watch_nodes()]
-        wanted = Targets({}, {})
+        commands: list[Command] = [*self.roles.tick(self.at_s), *self._watch_nodes(), *self._score()]
+        wanted = NO_CHANGE
         movable = self.limits.movable(self.at_s)
         if not self.paused and movable:
             wanted = self.policy.decide(picture.view(self, movable, self.limits.settled(movable, self.at_s)))
@@ -300,10 +258,8 @@ class Control:
         role_orders, role_changes = self._order_roles(wanted.roles)
         commands: list[Command] = []
         if limit_changes or role_changes:
-            by = self.policy.name if wanted.reason else "budget"
-            reason = wanted.reason or "limits fitted to what the budgets leave"
             words = [(gpu, "none" if old is None else watts(old), watts(new)) for gpu, old, new in limit_changes]
-            commands.append(self._decide(by, reason, inputs=wanted.inputs, changes=(*words, *role_changes)))
+            commands.append(self._decide_as(wanted, (*words, *role_changes)))
         if wanted.limits_mw:
             self.last_power_s = self.at_s
         return [*commands, *role_orders, *self.limits.grant(self.at_s, movable)]
@@ -324,20 +280,47 @@ class Control:
 
     # ---- helpers ----
 
+    def _decide_as(self, wanted: Targets, changes: tuple[tuple[str, str, str], ...]) -> Announce:
+        """The decision of a policy, or, if it wanted nothing, of the budget."""
+        if not wanted.limits_mw and not wanted.roles:
+            return self._decide("budget", "limits fitted to what the budgets leave", changes=changes)
+        decision = self._decide(self.policy.name, wanted.reason, changes=changes, wanted=wanted)
+        if wanted.predicted is not None:
+            self.forecasts.predict(decision.decision.id, wanted.predicted, wanted.horizon_s, self.at_s)
+        return decision
+
     def _decide(
         self,
         by: str,
         reason: str,
         *,
-        inputs: tuple[tuple[str, float | str], ...] = (),
         changes: tuple[tuple[str, str, str], ...] = (),
+        wanted: Targets = NO_CHANGE,
     ) -> Announce:
         assert self.started is not None
-        self._decisions += 1
-        wall_s = self.started.wall_s + self.at_s - self.started.at_s
-        decision = Decision(f"D{self._decisions}", self.at_s, wall_s, by, reason, inputs, changes)
+        self.decisions += 1
+        decision = Decision(
+            f"D{self.decisions}",
+            self.at_s,
+            self.started.wall_s + self.at_s - self.started.at_s,
+            by,
+            reason,
+            wanted.inputs,
+            changes,
+            wanted.predicted,
+            wanted.held,
+            wanted.horizon_s,
+            wanted.candidates,
+        )
         self.last_decision = decision
         return Announce(decision)
+
+    def _score(self) -> list[Scored]:
+        scores = self.forecasts.score(self.at_s)
+        for each in scores:
+            if self.last_decision is not None and self.last_decision.id == each.decision:
+                self.last_decision = replace(self.last_decision, measured=each.measured)
+        return scores
 
     def _watch_nodes(self) -> list[Command]:
         """Say once when a node falls silent, and once when it is back."""

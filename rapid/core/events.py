@@ -6,7 +6,7 @@ Operator events carry a `request` id; exactly one commands.Answer with that id f
 from dataclasses import dataclass, field
 
 from rapid.core.books import LedgerSnapshot
-from rapid.core.cluster import EngineHello, Mark, NodeReport, PhaseLoad, Role, RoleProgress
+from rapid.core.cluster import EngineHello, Mark, NodeReport, PhaseLoad, PolicyState, Role, RoleProgress
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,31 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
+class Pending:
+    """A prediction whose time is not up: left_s to go, and (requests, attained) of TTFT and TPOT when it was made."""
+
+    decision: str
+    predicted: float
+    left_s: float
+    ttft: tuple[float, float]
+    tpot: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastSnapshot:
+    """Predictions under way, how many were scored, the sum of their absolute errors, and the last as in the view."""
+
+    pending: tuple[Pending, ...] = ()
+    scored: int = 0
+    error_sum: float = 0.0
+    recent: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ControlSnapshot:
     """What a life hands to the next: all that safety, the operator's word and the totals rest on. The rest is heard
-    anew. role_mark is the last role order given."""
+    anew. role_mark is the last role order given. What a policy remembers and has predicted is for the same policy only.
+    """
 
     ledger: LedgerSnapshot
     budgets_mw: tuple[tuple[str, int], ...]
@@ -35,6 +57,9 @@ class ControlSnapshot:
     decisions: int
     role_mark: Mark = field(default_factory=Mark)
     totals: Totals = field(default_factory=Totals)
+    policy: str = ""
+    policy_state: PolicyState | None = None
+    forecasts: ForecastSnapshot = field(default_factory=ForecastSnapshot)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ def view(control: "Control", movable: list[str], settled: bool) -> View:
         since_power_s=_in_ticks(at_s - control.last_power_s, settings.tick_s),
         # Engines attach one after another, so the first to come after a start are not yet all there are.
         since_role_s=_in_ticks(at_s - max(control.last_role_s, control.came_up_s), settings.tick_s),
+        scores=control.forecasts.recent,
     )
 
 

@@ -1,51 +1,90 @@
-"""Policies by name. Each is pure, View -> Targets, in one file."""
+"""Policies by name. Each is pure, View -> Targets, in one file or package."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from rapid.core.errors import ConfigInvalid
-from rapid.core.policy.base import NO_CHANGE, Policy
+from rapid.core.policy.base import NO_CHANGE, Policy, StatefulPolicy
 from rapid.core.policy.rapid import Rapid
 from rapid.core.policy.static import Static
 from rapid.core.policy.uniform import Uniform
 
+START = "start_"  # before the name of a value of a policy's start profile, among its settings
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Recipe:
+    """How a policy is made of its named settings and of its start profile, both frozen dataclasses full of defaults.
+
+    start  what the policy may be told of the engines before it has seen them (None: it has no use for that). It is
+           handed on as None unless some value of it was given.
+    """
+
+    settings: Any
+    build: Callable[[Any, Any], Policy] = lambda settings, _: settings
+    start: Any = None
+
+
 _FIXED = frozenset({"name", "moves_power", "moves_roles"})
-_BASES: dict[str, Uniform | Static | Rapid] = {
-    "uniform": Uniform(),
-    "static": Static(),
-    "power": Rapid(moves_roles=False, name="power"),
-    "roles": Rapid(moves_power=False, name="roles"),
-    "rapid": Rapid(),
+_RECIPES: dict[str, _Recipe] = {
+    "uniform": _Recipe(Uniform()),
+    "static": _Recipe(Static()),
+    "power": _Recipe(Rapid(moves_roles=False, name="power")),
+    "roles": _Recipe(Rapid(moves_power=False, name="roles")),
+    "rapid": _Recipe(Rapid()),
 }
-NAMES = tuple(_BASES)
+NAMES = tuple(_RECIPES)
 
 
 def settings_of(name: str) -> tuple[str, ...]:
     """The named settings of a policy. Raises ConfigInvalid for an unknown policy."""
-    return tuple(each.name for each in dataclasses.fields(_base(name)) if each.name not in _FIXED)
+    return _fields(_recipe(name).settings)
+
+
+def starts_of(name: str) -> tuple[str, ...]:
+    """The values of a policy's start profile, by their names there. Raises ConfigInvalid for an unknown policy."""
+    start = _recipe(name).start
+    return () if start is None else _fields(start)
 
 
 def make(name: str, settings: Mapping[str, float]) -> Policy:
-    """The policy with its settings changed. Raises ConfigInvalid for an unknown policy, setting or value."""
-    base = _base(name)
-    known = settings_of(name)
+    """A policy of one's own, with its settings changed; `start_x` is x of its start profile.
+
+    Raises ConfigInvalid for an unknown policy, setting or value.
+    """
+    recipe = _recipe(name)
     values: dict[str, float | int] = {}
+    start: dict[str, float] = {}
     for key, value in settings.items():
-        if key not in known:
-            raise ConfigInvalid(
-                f"policy.settings.{key}", f"policy {name} has no such setting (it has: {', '.join(known) or 'none'})"
-            )
-        if not 0 <= value < float("inf"):
-            raise ConfigInvalid(f"policy.settings.{key}", f"must be a number from 0 up, is {value:g}")
-        values[key] = int(value) if key.endswith("_mw") else value
-    change: Callable[..., Policy] = dataclasses.replace
-    return change(base, **values)
+        if key.startswith(START):
+            inner = key.removeprefix(START)
+            start[inner] = _checked(name, f"policy.start.{inner}", value, starts_of(name))
+        else:
+            value = _checked(name, f"policy.settings.{key}", value, settings_of(name))
+            values[key] = int(value) if key.endswith("_mw") else value
+    changed = dataclasses.replace(recipe.start, **start) if start else None
+    return recipe.build(dataclasses.replace(recipe.settings, **values), changed)
 
 
-def _base(name: str) -> Uniform | Static | Rapid:
-    if name not in _BASES:
+def _checked(policy: str, key: str, value: float, known: tuple[str, ...]) -> float:
+    _, table, name = key.split(".", 2)
+    if name not in known:
+        noun = "setting" if table == "settings" else "start value"
+        raise ConfigInvalid(key, f"policy {policy} has no such {noun} (it has: {', '.join(known) or 'none'})")
+    if not 0 <= value < float("inf"):
+        raise ConfigInvalid(key, f"must be a number from 0 up, is {value:g}")
+    return value
+
+
+def _fields(values: Any) -> tuple[str, ...]:
+    return tuple(each.name for each in dataclasses.fields(values) if each.name not in _FIXED)
+
+
+def _recipe(name: str) -> _Recipe:
+    if name not in _RECIPES:
         raise ConfigInvalid("policy.name", f"no policy named {name!r} (known: {', '.join(NAMES)})")
-    return _BASES[name]
+    return _RECIPES[name]
 
 
-__all__ = ["NAMES", "NO_CHANGE", "Policy", "make", "settings_of"]
+__all__ = ["NAMES", "NO_CHANGE", "START", "Policy", "StatefulPolicy", "make", "settings_of", "starts_of"]

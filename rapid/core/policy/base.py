@@ -1,17 +1,34 @@
 """What a policy is: View -> Targets. It never sends anything; the ledger orders what it asks for."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from rapid.core.cluster import Targets, View
+from rapid.core.cluster import PolicyState, Targets, View
 
 NO_CHANGE = Targets({}, {})
 
 
 class Policy(Protocol):
-    """A policy. All it remembers is in the view."""
+    """A policy. All it rests on is the view, unless it is a StatefulPolicy."""
 
     @property
     def name(self) -> str: ...
 
     def decide(self, view: View) -> Targets:
         """What should change now, and why. Only limits and roles that differ from the view."""
+
+
+@runtime_checkable
+class StatefulPolicy(Policy, Protocol):
+    """A policy that remembers the views it has decided on, and nothing else: the same views give the same targets.
+
+    Its memory changes only in decide() and restore(), and is bounded. Every Control has one of its own.
+    """
+
+    def state(self, at_s: float) -> PolicyState:
+        """All it remembers at at_s. A policy that was restored from it wants the same from then on."""
+
+    def restore(self, state: PolicyState, at_s: float) -> None:
+        """Go on, before the first view, from the state of an earlier life; its version is that of a fresh state().
+
+        How long ago that life ended is not known: the counts in the next loads may have moved on by any amount.
+        """
