@@ -75,8 +75,8 @@ def command(ctx: click.Context, /, quick: bool, ids: Sequence[str], seeds: int |
     from rapid.sim.paper_profile import NAME
     from rapid.sim.profile import profile_named
 
-    if plots is not None and find_spec("matplotlib") is None:
-        raise click.UsageError("--plots needs matplotlib, which is not installed: pip install 'rapid-power[plot]'")
+    if plots is not None:
+        _check_folder(plots)
     options = ctx.obj
     assert isinstance(options, Options)
     chosen = tuple(claim for claim in CLAIMS if claim.id in ids or not ids)
@@ -84,13 +84,23 @@ def command(ctx: click.Context, /, quick: bool, ids: Sequence[str], seeds: int |
     scope = claims.quick(profile, seeds or QUICK_SEEDS) if quick else claims.full(profile, seeds or SEEDS)
     answers = _answers(claims.tasks_of(chosen, scope))
     found = claims.findings(chosen, scope, answers)
-    blocks = _blocks(found, scope)
+    said = blocks(found, scope)
     if plots is not None:
         from rapidctl.sim.picture_claims import draw_claims
 
         drawn = draw_claims(scope, answers, plots)
-        blocks.append(output.line(f"pictures: {', '.join(map(str, drawn))}"))
-    output.show(output.Page(document(found), tuple(blocks)), as_json=options.as_json)
+        said.append(output.line(f"pictures: {', '.join(map(str, drawn))}"))
+    output.show(output.Page(document(found), tuple(said)), as_json=options.as_json)
+
+
+def _check_folder(plots: Path) -> None:
+    """Says so before anything has been computed. Raises click.UsageError."""
+    if find_spec("matplotlib") is None:
+        raise click.UsageError("--plots needs matplotlib, which is not installed: pip install 'rapid-power[plot]'")
+    try:
+        plots.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.UsageError(f"--plots {plots}: {error.strerror or error}") from error
 
 
 def work(task: "Task", tell: Callable[[float], None]) -> "Answer":
@@ -135,7 +145,7 @@ def document(found: "Sequence[Finding]") -> output.Document:
 # ---- for a person ----
 
 
-def _blocks(found: "Sequence[Finding]", scope: "Scope") -> list[output.Block]:
+def blocks(found: "Sequence[Finding]", scope: "Scope") -> list[output.Block]:
     return [*_conditions(scope), *(block for each in found for block in _finding(each)), output.line(), _sum(found)]
 
 
