@@ -28,19 +28,24 @@ if TYPE_CHECKING:
 POLICIES = ("uniform", "static", "power", "roles", "rapid", "colocated")
 MOST_S = 300.0  # of a trace, unless --seconds says more
 EXAMPLES = """
-rapidctl sim compare --trace azure --rate 40                which of six policies serves it best, and why
-rapidctl sim compare --trace my.csv --profile h100-8b --budget 4kW --ttft 500ms
-rapidctl sim compare --trace sonnet --rate 14 --policy uniform --policy rapid --policy rapid:step=50W --plot best.png
-rapidctl sim compare --trace azure --rate 40 --json | jq '.summary[] | [.policy, .attainment_mean]'
+rapidctl sim compare --trace azure --rate 40    # which is best, and why
+rapidctl sim compare --trace my.csv --profile h100-8b --budget 4kW --seeds 5
+rapidctl sim compare --trace sonnet --policy rapid --policy rapid:step=50W
+rapidctl sim compare --trace azure --rate 40 --policy uniform --policy oracle
+rapidctl sim compare --trace azure --rate 40 --json | jq '.summary[].policy'
 """
 SHAPE = """
-{"runs": [one object per policy and seed, as of rapidctl sim run --json],
- "summary": [one object per policy, in the order asked for]}, an object being
-  policy
-  attainment_mean, attainment_ci95 (half the width of the 95 % interval, Student's t; null: one seed)
-  ttft_attainment_mean, tpot_attainment_mean, goodput_rps_mean, joules_per_output_token_mean
-  role_moves_mean, watts_moved_mean, over_budget_s (the sum over the runs)
-  regret_mean, regret_ci95 (attainment that it lacks to oracle; null: oracle is not among the policies)
+one object:
+  runs      a list, one per policy and seed, each as of sim run --json
+  summary   a list, one per policy in the order asked for:
+    policy attainment_mean
+    attainment_ci95    half the width of the 95 % interval (Student's t);
+                       null: one seed
+    ttft_attainment_mean tpot_attainment_mean goodput_rps_mean
+    joules_per_output_token_mean role_moves_mean watts_moved_mean
+    over_budget_s      the sum over its runs
+    regret_mean regret_ci95   attainment that it lacks to oracle; null: oracle
+                       was not asked for
 """
 
 
@@ -79,7 +84,7 @@ def command(
 ) -> None:
     from rapidctl.sim.load import measure
     from rapidctl.sim.question import Question, profile_of, scenario
-    from rapidctl.sim.report import compare_blocks
+    from rapidctl.sim.report import compare_blocks, exit_code
 
     check_plot(plot)
     options = ctx.obj
@@ -98,7 +103,7 @@ def command(
         draw_compare(standing, load, next(iter(firsts.values())), plot)
         blocks.append(output.line(f"picture: {plot}"))
     output.show(output.Page(document(standing), tuple(blocks)), as_json=options.as_json)
-    ctx.exit(int(any(run.over_budget_s > 0 for each in standing for run in each.runs)))
+    ctx.exit(exit_code([run for each in standing for run in each.runs]))
 
 
 def _asked(questions: "list[Question]") -> "tuple[Standing, ...]":

@@ -113,9 +113,7 @@ def _count(choice: TraceChoice, reading: Reading, count: int | None, end_s: floa
     found.left_out = omitted.words()
     if not found.offered:
         left_out = f" ({found.left_out})" if found.left_out else ""
-        raise TraceInvalid(
-            f"trace {choice.name}: no request from {choice.start_s:g} s on{left_out}; ask for another part"
-        )
+        raise TraceInvalid(f"trace {choice.name}: no request from {choice.start_s:g} s on{left_out}; take another part")
     if found.span_s < LEAST_SPAN_S:
         raise TraceInvalid(
             f"trace {choice.name}: all {found.offered:,} requests come at {choice.start_s:g} s, so they have no rate; "

@@ -133,11 +133,12 @@ def policies_of(policies: Sequence[PolicyChoice], limits: str | None) -> tuple[P
 
 def trace_options(*, rate: bool) -> Callable[[Function], Function]:
     """--trace and what is taken of it, with or without how fast; read with trace_choice."""
-    positive = click.FloatRange(0, 1e6, min_open=True)
+    positive = click.FloatRange(0, 1_000_000, min_open=True)
     how_fast = (
         click.option("--rate", "rate_rps", type=positive, metavar="RPS", help="Replay at so many requests per second."),
         click.option("--rate-scale", type=positive, metavar="X", help="Replay so many times as fast."),
     )
+    how_long = "Replay so long." if rate else "Take what comes in so long at the rate that the search begins with."
     return lambda function: _decorated(
         function,
         click.option(
@@ -153,7 +154,7 @@ def trace_options(*, rate: bool) -> Callable[[Function], Function]:
         ),
         click.option("--limit", type=click.IntRange(1), metavar="N", help="Take at most so many requests."),
         click.option("--start", "start_s", type=Seconds(), metavar="TIME", help="Begin here in the trace: 90s, 5min."),
-        click.option("--seconds", type=positive, help="Replay so long.", metavar="SECONDS"),
+        click.option("--seconds", type=positive, help=how_long, metavar="SECONDS"),
         click.option("--skip-bad", is_flag=True, help="Leave out bad lines and count them, instead of stopping."),
     )
 
@@ -163,8 +164,8 @@ def site_options(function: Function) -> Function:
     return _decorated(
         function,
         click.option("--profile", default=DEFAULT_PROFILE, metavar="NAME", help="What a GPU and the model can do."),
-        click.option("--gpus", type=click.IntRange(1, 1024), default=8, help="Per node."),
-        click.option("--nodes", type=click.IntRange(1, 1024), default=1, help="Under one budget."),
+        click.option("--gpus", type=click.IntRange(1, 1024), default=8, metavar="N", help="Of each node."),
+        click.option("--nodes", type=click.IntRange(1, 1024), default=1, metavar="N", help="Under one budget."),
         click.option(
             "--budget",
             "budget_mw",
@@ -178,8 +179,8 @@ def site_options(function: Function) -> Function:
             metavar="N",
             help="Instances of a node that start in prefill. Default: half.",
         ),
-        click.option("--ttft", "ttft_s", type=Seconds(), default="1s", metavar="TIME", help="Target."),
-        click.option("--tpot", "tpot_s", type=Seconds(), default="40ms", metavar="TIME", help="Target."),
+        click.option("--ttft", "ttft_s", type=Seconds(), default="1s", metavar="TIME", help="Its target."),
+        click.option("--tpot", "tpot_s", type=Seconds(), default="40ms", metavar="TIME", help="Its target."),
         click.option(
             "--corner",
             metavar="steep|shallow,gentle|sharp",
@@ -196,7 +197,9 @@ def site_options(function: Function) -> Function:
 
 
 LIMITS = click.option(
-    "--limits", metavar="P/D", help="Of policy static, in watts: prefill/decode, as in 750/450 (its default)."
+    "--limits",
+    metavar="P/D",
+    help="Of policy static, in watts, as in 750/450. Default: prefill at its ceiling, decode with what is left.",
 )
 PLOT = click.option(
     "--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.png", help="Draw a picture."

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from rapid.core.cluster import SloTargets
+from rapid.core.cluster import Role, SloTargets
 from rapid.core.errors import ConfigInvalid, NotFound, UsageError
 from rapid.sim.outcome import Outcome
 from rapid.sim.profile import Profile, corners, profile_named
@@ -14,6 +14,7 @@ from rapid.sim.site import PolicyMaker, simulate
 from rapidctl.sim.film import Film
 from rapidctl.sim.load import Load
 from rapidctl.sim.options import FIXED_LIMITS, PolicyChoice, SiteChoice
+from rapidctl.sim.words import in_watts
 
 BUDGET_SHARE = 0.80  # of the ceilings, unless a budget is given
 OPTIONS = {"slo.ttft_s": "ttft", "slo.tpot_s": "tpot", "engine.chunk_tokens": "chunk"}
@@ -47,8 +48,8 @@ def scenario(site: SiteChoice, policy: PolicyChoice, seed: int) -> Scenario:
     prefill = max(1, instances // 2) if site.prefill is None else site.prefill
     engine = EngineSettings() if site.chunk_tokens is None else EngineSettings(chunk_tokens=site.chunk_tokens)
     settings = dict(policy.settings)
-    if policy.name == FIXED_LIMITS and not settings:
-        settings = split_limits(profile, budget_mw // site.nodes, prefill, instances - prefill)
+    if policy.name == FIXED_LIMITS:
+        settings = split_limits(profile, budget_mw // site.nodes, prefill, instances - prefill) | settings
     found = Scenario(
         profile=profile,
         budget_mw=budget_mw,
@@ -67,7 +68,26 @@ def scenario(site: SiteChoice, policy: PolicyChoice, seed: int) -> Scenario:
         # It names the keys of a scenario, where a user at the command line needs the options.
         option = OPTIONS.get(error.key, error.key.partition(".")[0])
         raise UsageError(f"--{option}: {str(error).removeprefix(f'config key {error.key}: ')}") from error
+    if policy.settings and policy.name == FIXED_LIMITS:
+        _check_limits(found)
     return found
+
+
+def _check_limits(found: Scenario) -> None:
+    """Limits that somebody stated have to be what the site gets, or its numbers would belong to others."""
+    profile, sum_mw = found.profile, 0.0
+    for role in (Role.PREFILL, Role.DECODE):
+        limit_mw = found.policy_settings[f"{role.value}_mw"]
+        if not profile.floor_mw <= limit_mw <= profile.ceiling_mw:
+            raise UsageError(
+                f"--limits: {in_watts(limit_mw)} for {role.value} is outside {in_watts(profile.floor_mw)} to "
+                f"{in_watts(profile.ceiling_mw)}, which {profile.name} takes"
+            )
+        sum_mw += limit_mw * found.roles.count(role) * profile.gpus * found.nodes
+    if sum_mw > found.budget_mw:
+        raise UsageError(
+            f"--limits: they sum to {in_watts(sum_mw)} over all GPUs, and the budget is {in_watts(found.budget_mw)}"
+        )
 
 
 def profile_of(site: SiteChoice) -> Profile:
@@ -76,7 +96,10 @@ def profile_of(site: SiteChoice) -> Profile:
         profile = profile_named(site.profile)
     except NotFound as error:
         raise UsageError(f"--profile: {error}") from error
-    return profile if site.corner is None else profile.with_corners(*corners(site.corner))
+    try:
+        return profile if site.corner is None else profile.with_corners(*corners(site.corner))
+    except UsageError as error:
+        raise UsageError(f"--corner: {error}") from error
 
 
 def budget_of(site: SiteChoice, profile: Profile) -> int:

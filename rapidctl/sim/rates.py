@@ -47,8 +47,8 @@ class Curve:
     def sustained(self, level: float) -> Sustained:
         return sustained(self.search.points, level)
 
-    def over_budget_s(self) -> float:
-        return sum(run.over_budget_s for point in self.points for run in point.runs)
+    def runs(self) -> list[Outcome]:
+        return [run for point in self.points for run in point.runs]
 
 
 def curves(policies: Iterable[str], first_rps: float, given: tuple[float, ...] | None) -> tuple[Curve, ...]:

@@ -80,6 +80,11 @@ def judged(runs: Sequence[Outcome], budget_mw: int) -> Line:
     return line(f"judge: OVER BUDGET of {budget}: {which}", Tone.BAD)
 
 
+def exit_code(runs: Sequence[Outcome]) -> int:
+    """1 if any run was over budget."""
+    return int(any(run.over_budget_s > 0 for run in runs))
+
+
 # ---- one run ----
 
 

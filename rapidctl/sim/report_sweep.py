@@ -18,7 +18,7 @@ def sweep_blocks(
 ) -> list[Block]:
     """The whole report of a sweep. scenarios: one of each policy. cut: nobody asked for so few requests."""
     scenario = next(iter(scenarios.values()))
-    runs = [run for curve in everybody for point in curve.points for run in point.runs]
+    runs = [run for curve in everybody for run in curve.runs()]
     blocks: list[Block] = [
         line(
             f"load: {load.trace}, the same {load.offered:,} requests at every rate, {load.mean_input:,.0f} tokens in "

@@ -26,27 +26,31 @@ if TYPE_CHECKING:
     from rapidctl.sim.question import Question
 
 EXAMPLES = """
-rapidctl sim run --trace azure --rate 40                     the policy rapid on 8 GPUs under 4,800 W
-rapidctl sim run --trace my.csv --policy rapid:step=50W      arrival_s,input_tokens,output_tokens; other settings
-rapidctl sim run --trace longbench --rate 16 --policy static --limits 675/525 --plot run.png
-rapidctl sim run --trace azure --rate-scale 4 --profile h100-8b --budget 4.2kW --ttft 500ms --json
+rapidctl sim run --trace azure --rate 40    # rapid on 8 GPUs under 4,800 W
+rapidctl sim run --trace my.csv --policy rapid:step=50W,slack=0.7
+rapidctl sim run --trace longbench --policy static --limits 675/525
+rapidctl sim run --trace azure --rate 40 --seconds 120 --plot run.png
+rapidctl sim run --trace azure --profile h100-8b --budget 4.2kW --ttft 500ms
 """
 OUTCOME_SHAPE = """
-policy            as written with --policy
-profile, seed, requests
-attainment, ttft_attainment, tpot_attainment    shares, 0 to 1, of all requests
-goodput_rps       requests that met both targets, per second of the time of arrivals
-ttft_s, tpot_s    {p50, p90, p99}; null: nothing was measured
-energy_j, joules_per_output_token (null: no token)
-qps_per_budget_watt, qps_per_drawn_watt         finished requests per second and watt
-role_moves, watts_moved (sum of raises), over_budget_s (0, or somebody has to be told), unfinished
-sim_s, wall_s, control_steps
-why               {limit_w, instances, busy: {prefill, decode, mixed} (means; null: no instance had the role),
-                   changing, missed: {ttft_only, tpot_only, both, unfinished} (shares), errors}
+  policy           as written with --policy
+  profile seed requests
+  attainment ttft_attainment tpot_attainment   shares of all requests, 0 to 1
+  goodput_rps      requests that met both targets, per second of arrivals
+  ttft_s tpot_s    {p50 p90 p99}; null: nothing was measured
+  energy_j joules_per_output_token (null: no token)
+  qps_per_budget_watt qps_per_drawn_watt   finished requests per second, watt
+  role_moves watts_moved (sum of all raises) unfinished
+  over_budget_s    seconds with limits above the budget; must be 0
+  sim_s wall_s control_steps
+  why              limit_w instances busy: means, each {prefill decode mixed}
+                     (null: no instance had the role); changing: instances on
+                     their way; errors; missed: {ttft_only tpot_only both
+                     unfinished}, shares of all requests
 """
 SHAPE = f"""
 one object:
-{OUTCOME_SHAPE.strip()}
+{OUTCOME_SHAPE.strip(chr(10))}
 """
 
 
@@ -75,7 +79,7 @@ def command(
     from rapidctl.sim.load import measure
     from rapidctl.sim.progress import Progress
     from rapidctl.sim.question import Question, answer, profile_of, scenario
-    from rapidctl.sim.report import run_blocks
+    from rapidctl.sim.report import exit_code, run_blocks
 
     check_plot(plot)
     options = ctx.obj
@@ -94,7 +98,7 @@ def command(
     if plot is not None:
         blocks.append(output.line(f"picture: {plot}"))
     output.show(output.Page(to_document(outcome), tuple(blocks)), as_json=options.as_json)
-    ctx.exit(int(outcome.over_budget_s > 0))
+    ctx.exit(exit_code([outcome]))
 
 
 def _filmed(question: "Question", tell: "Progress", path: Path) -> "Outcome":

@@ -32,18 +32,22 @@ if TYPE_CHECKING:
 POLICIES = ("uniform", "static", "power", "roles", "rapid", "colocated")
 MOST_S, MOST_REQUESTS = 300.0, 3000  # of a trace, unless --seconds or --limit says more
 EXAMPLES = """
-rapidctl sim sweep --trace longbench                         what each of six policies sustains
-rapidctl sim sweep --trace my.csv --policy uniform --policy rapid --budget 4.2kW --plot sweep.png
-rapidctl sim sweep --trace sonnet --rates 8:20:2 --seeds 5   these rates, with intervals
-rapidctl sim sweep --trace azure --json | jq '.curves[] | {policy, sustained}'
+rapidctl sim sweep --trace longbench    # what each of six policies sustains
+rapidctl sim sweep --trace my.csv --policy uniform --policy rapid --plot s.png
+rapidctl sim sweep --trace sonnet --rates 8:20:2 --seeds 5    # with intervals
+rapidctl sim sweep --trace azure --json | jq '.curves[].sustained'
 """
 SHAPE = """
-{"requests": how many, the same at every rate, "curves": [one object per policy, in the order asked for]}, an object:
-  policy
-  points     [{rate_rps, attainment_mean, attainment_ci95 (null: one seed), ttft_attainment_mean,
-               tpot_attainment_mean, joules_per_output_token_mean, over_budget_s}], by rising rate
-  sustained  [{level, rate_rps, low_rps, high_rps}] for 0.8, 0.9 and 0.99: attained at low_rps (null: at no rate
-               tried, and rate_rps is null too), not at high_rps (null: at every rate tried)
+one object:
+  requests   how many, the same at every rate
+  curves     a list, one per policy in the order asked for:
+    policy
+    points     a list by rising rate: rate_rps attainment_mean
+               attainment_ci95 (null: one seed) ttft_attainment_mean
+               tpot_attainment_mean joules_per_output_token_mean over_budget_s
+    sustained  a list for the levels 0.8, 0.9 and 0.99: level rate_rps
+               low_rps    attained there; null, as rate_rps: at no rate tried
+               high_rps   not attained there; null: at every rate tried
 """
 
 
@@ -101,6 +105,7 @@ def command(
     **given: Any,
 ) -> None:
     from rapidctl.sim.rates import curves
+    from rapidctl.sim.report import exit_code
     from rapidctl.sim.report_sweep import sweep_blocks
 
     check_plot(plot)
@@ -121,7 +126,7 @@ def command(
         draw_sweep(everybody, load, first, plot)
         blocks.append(output.line(f"picture: {plot}"))
     output.show(output.Page(document(everybody, load), tuple(blocks)), as_json=options.as_json)
-    ctx.exit(int(any(curve.over_budget_s() > 0 for curve in everybody)))
+    ctx.exit(exit_code([run for curve in everybody for run in curve.runs()]))
 
 
 def _scenarios(site: SiteChoice, policy: PolicyChoice, seeds: int) -> "list[Scenario]":

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from multiprocessing.resource_tracker import ensure_running
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -159,6 +160,7 @@ def _give(worker: _Worker, waiting: Iterator[int], tasks: Sequence[Any]) -> None
 @contextmanager
 def _deaf_to_interrupts() -> Iterator[None]:
     """A process started in here never sees Ctrl-C, which the terminal sends to all: its parent ends it, in order."""
+    ensure_running()  # first, since starting the tracker of resources would unblock the signal again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
