@@ -187,24 +187,25 @@ class Ledger:
         `targets_mw` names movable GPUs; limits are taken within floor..ceiling. What does not fit yet is asked for
         again with the next call.
         """
-        cuts: list[tuple[str, int]] = []
-        raises: list[tuple[str, int]] = []
+        cuts: list[tuple[str, int, int]] = []
+        raises: list[tuple[str, int, int]] = []
         for gpu, target_mw in targets_mw.items():
             booking = self.gpus[gpu]
             limit_mw = min(max(target_mw, booking.report.floor_mw), booking.report.ceiling_mw)
-            if self._still_no_room(booking, limit_mw):
-                continue
-            if self._wants(booking, limit_mw, at_s):
-                (cuts if limit_mw <= booking.reach_mw else raises).append((gpu, limit_mw))
+            waits = booking.no_room
+            if waits is not None and waits[0] == limit_mw:
+                raises.append((gpu, *waits))
+            elif self._wants(booking, limit_mw, at_s):
+                # What is booked may be more than what can be in force (a cut that is not confirmed, a GPU just heard).
+                # A raise into that is free, but not while the books say that the domain is over its budget.
+                rise_mw = max(0, limit_mw - booking.held_mw)
+                (cuts if limit_mw <= booking.reach_mw else raises).append((gpu, limit_mw, rise_mw))
         orders: dict[str, list[tuple[str, int]]] = {}
         marks: dict[str, Mark] = {}
-        for gpu, limit_mw in [*cuts, *raises]:
+        for number, (gpu, limit_mw, rise_mw) in enumerate([*cuts, *raises]):
             booking = self.gpus[gpu]
             node = self.nodes[booking.node]
-            rise_mw = max(0, limit_mw - booking.held_mw)
-            # What is booked may be more than what can be in force (a cut that is not confirmed, a GPU just heard). A
-            # raise into that is free, but not while the books say that the domain is over its budget.
-            if limit_mw > booking.reach_mw and not self._fits(node, rise_mw):
+            if number >= len(cuts) and not self._fits(node, rise_mw):
                 booking.no_room = (limit_mw, rise_mw)
                 continue
             if booking.node not in marks:
@@ -330,11 +331,6 @@ class Ledger:
         if done or len(booking.sent) >= _MAX_SENT:
             return False
         return booking.asked_mw != limit_mw or at_s - booking.sent_at_s >= _RESEND_S
-
-    def _still_no_room(self, booking: Booking, limit_mw: int) -> bool:
-        """The same raise did not fit before, and does not now; all else about it is as it was."""
-        before = booking.no_room
-        return before is not None and before[0] == limit_mw and not self._fits(self.nodes[booking.node], before[1])
 
     def _fits(self, node: NodeBook, rise_mw: int) -> bool:
         for name in node.chain:
