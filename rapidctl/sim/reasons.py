@@ -35,7 +35,7 @@ def _verdict(able: Sequence[Standing]) -> str:
     if len(able) == 1:
         return f"Under {best.policy} {mean}."
     if min(each.attainment.mean for each in able) >= NEAR_ALL:
-        return f"Every policy serves this load: {mean}. A greater --rate-scale or a smaller --budget tells them apart."
+        return f"Every policy serves this load: {mean}. 'rapidctl sim sweep' finds where they part."
     if best.attainment.mean <= NEAR_NONE:
         return f"No policy serves this load: even under {best.policy} only {mean}. Try a lower rate or more GPUs."
     level = [each for each in able if each is best or not _surely_ahead(best, each)]
@@ -85,10 +85,9 @@ def _at_work(mine: Standing) -> str:
 def _moved(mine: Standing) -> str:
     moves = mine.share(lambda run: run.role_moves)
     moved_w = mine.share(lambda run: run.watts_moved)
-    if moves < EVERY_MOVE and moved_w < 1:
-        return "; it moves nothing"
-    roles = f"{moves:.0f} role moves" if moves >= 1.5 else "1 role move" if moves >= EVERY_MOVE else "no role move"
-    return f"; {roles} and {moved_w:,.0f} W moved in a run"
+    parts = [f"{moves:.0f} role moves" if moves >= 1.5 else "1 role move"] if moves >= EVERY_MOVE else []
+    parts += [f"{moved_w:,.0f} W moved"] if moved_w >= 1 else []
+    return f"; {listed(parts)} in a run" if parts else "; it moves nothing"
 
 
 def _beyond(everybody: Sequence[Standing], best: Standing) -> list[str]:

@@ -103,6 +103,16 @@ def test_the_best_is_named_with_its_lead_and_both_with_what_they_did() -> None:
     )
 
 
+def test_what_was_moved_is_said_and_nothing_else() -> None:
+    tails = [
+        reasons(standings([UNIFORM, runs("rapid", 0.9, 0.9, 0.9, role_moves=moves, watts_moved=moved_w)]))[-1]
+        for moves, moved_w in ((0, 0.0), (1, 0.0), (0, 90.0), (3, 90.0))
+    ]
+    ends = ("; it moves nothing.", "; 1 role move in a run.", "; 90 W moved in a run.")
+    for tail, end in zip(tails, (*ends, "; 3 role moves and 90 W moved in a run."), strict=True):
+        assert tail.endswith(f"600 W{end}")
+
+
 def test_oracle_is_never_the_best_but_says_what_is_left() -> None:
     said = reasons(standings([ORACLE, UNIFORM, RAPID]))
     assert said[0].startswith("rapid serves this trace best")
@@ -133,7 +143,7 @@ def test_a_load_that_tells_nothing_is_called_so() -> None:
     (light,) = reasons(standings([runs("uniform", 1.0, 1.0), runs("rapid", 0.999, 1.0)]))
     assert light == (
         "Every policy serves this load: 100.0 % of the requests meet both targets. "
-        "A greater --rate-scale or a smaller --budget tells them apart."
+        "'rapidctl sim sweep' finds where they part."
     )
     heavy = reasons(standings([runs("uniform", 0.01, 0.01), runs("rapid", 0.02, 0.02)]))
     assert heavy[0].startswith("No policy serves this load: even under rapid only 2.0 %")
