@@ -111,6 +111,8 @@ def draw(control: "Control", at_s: float) -> Status:
         role_moves=control.roles.moves,
         watts_moved_mw=control.limits.moved_mw,
         last_decision=control.last_decision,
+        scored=control.forecasts.scored,
+        prediction_error=control.forecasts.error,
     )
 
 

@@ -83,7 +83,11 @@ class SloStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The whole picture."""
+    """The whole picture.
+
+    scored            predictions of the policy that were held against what was measured
+    prediction_error  the mean of the absolute differences, in SLO attainment, 0 to 1 (None: none scored yet)
+    """
 
     at_s: float
     wall_s: float
@@ -98,3 +102,5 @@ class Status:
     role_moves: int
     watts_moved_mw: int
     last_decision: Decision | None
+    scored: int = 0
+    prediction_error: float | None = None

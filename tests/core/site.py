@@ -29,6 +29,7 @@ from rapid.core.commands import (
     Notice,
     OrderRole,
     RefuseEngine,
+    Scored,
     SendGrants,
     SendRenewal,
     StepDown,
@@ -76,7 +77,7 @@ class Site:
     """`said` is all that Control commanded, in words, without renewals. `events` and `commands` are the journal."""
 
     def __init__(self, settings: Settings, hosts: Iterable[Host], control: type[Control] = Control) -> None:
-        self.settings, self._class = settings, control
+        self.settings, self.mind = settings, control
         self.stormy = False  # messages are lost, and somebody else sets limits
         self.hosts = {host.name: host for host in hosts}
         self.engines: dict[str, Engine] = {}
@@ -96,7 +97,7 @@ class Site:
         self.events: list[Event] = []
         self.commands: list[list[Command]] = []
         self.mail.clear()
-        self.control = self._class(self.settings)
+        self.control = self.mind(self.settings)
         said = self.step(Started(self.now, 1.75e9, epoch, controller_id, snapshot))
         for name in self.hosts:
             self.connect(name)
@@ -244,6 +245,8 @@ def in_words(command: Command) -> str:
             return f"refuse {instance}: {kind}: {reason}"
         case Announce(decision):
             return f"{decision.id} {decision.by}: {decision.reason}"
+        case Scored(decision, predicted, measured):
+            return f"{decision}: predicted {predicted}, measured {measured}"
         case Notice(level, about, text):
             return f"{level} {about}: {text}"
         case Answer(request, text, error, kind):
