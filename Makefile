@@ -61,6 +61,10 @@ lock: setup ## choose newer versions and pin them, with hashes, in requirements/
 bench: setup ## run every benchmark
 	@for script in bench/[a-z]*.py; do echo "== $$script"; $(BIN)/python -m bench.$$(basename $$script .py) || exit 1; done
 
+.PHONY: evaluation
+evaluation: setup ## docs/evaluation.md: every policy on every trace, half an hour (ARGS=--quick)
+	@$(BIN)/python -m bench.evaluation $(ARGS)
+
 .PHONY: apt
 apt: ## the Debian packages that tests use, when root
 	@scripts/debian_packages.sh

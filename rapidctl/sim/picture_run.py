@@ -37,21 +37,21 @@ def draw_run(film: Film, outcome: Outcome, load: Load, scenario: Scenario, path:
     )
     end_s = max(load.span_s, 1.0)
     axis = np.linspace(0.0, end_s, POINTS)
-    tracks = _Tracks(film, axis)
+    tracks = Tracks(film, axis)
     with figure_at(path, title, (11.0, 12.0)) as figure:
         rows: list[Axes] = list(figure.subplots(5, 1, height_ratios=(0.8, 1.3, 1.3, 0.9, 0.9)))
-        _draw_load(film, end_s, rows[0])
-        _draw_limits(tracks, axis, scenario, rows[1])
-        _draw_sum(tracks, axis, scenario, rows[2])
+        draw_load(film, end_s, rows[0])
+        draw_limits(tracks, axis, scenario, rows[1])
+        draw_sum(tracks, axis, scenario, rows[2])
         _draw_queues(film, rows[3])
-        _draw_attainment(film, outcome, end_s, rows[4])
+        draw_attainment(film, outcome, end_s, rows[4])
         for axes in rows:
             axes.set_xlim(0, end_s)
             tidy(axes)
         rows[-1].set_xlabel("seconds")
 
 
-class _Tracks:
+class Tracks:
     """The limit, in watts, and the role of every GPU at every time of the axis."""
 
     def __init__(self, film: Film, axis: Series) -> None:
@@ -72,7 +72,7 @@ def _codes(changes: list[tuple[float, Role | None]], axis: Series) -> Series:
     return _steps([(at_s, ORDER.index(role)) for at_s, role in changes], axis)
 
 
-def _draw_load(film: Film, end_s: float, axes: "Axes") -> None:
+def draw_load(film: Film, end_s: float, axes: "Axes") -> None:
     axis, prompts, answers = _rolling(film, end_s)
     prefill, decode = ROLES[Role.PREFILL], ROLES[Role.DECODE]
     axes.fill_between(axis, prompts / 1e3, color=prefill, alpha=0.30, linewidth=0)
@@ -107,7 +107,7 @@ def _moving(values: Series) -> Series:
     return found
 
 
-def _draw_limits(tracks: _Tracks, axis: Series, scenario: Scenario, axes: "Axes") -> None:
+def draw_limits(tracks: Tracks, axis: Series, scenario: Scenario, axes: "Axes") -> None:
     """A line per GPU; lines that would hide each other are drawn a little apart."""
     count = len(tracks.limits_w)
     apart_w = APART_W if count <= MOST_APART else 0.0
@@ -122,7 +122,7 @@ def _draw_limits(tracks: _Tracks, axis: Series, scenario: Scenario, axes: "Axes"
     axes.set_ylabel("limit per GPU (W)")
 
 
-def _draw_sum(tracks: _Tracks, axis: Series, scenario: Scenario, axes: "Axes") -> None:
+def draw_sum(tracks: Tracks, axis: Series, scenario: Scenario, axes: "Axes") -> None:
     """The limits on top of each other, in the colour of the role that each is for."""
     below = np.zeros_like(axis)
     for code, role in enumerate(ORDER):
@@ -147,7 +147,7 @@ def _draw_queues(film: Film, axes: "Axes") -> None:
     axes.legend(loc="upper left", ncols=2, fontsize=8, framealpha=0.9, edgecolor="none")
 
 
-def _draw_attainment(film: Film, outcome: Outcome, end_s: float, axes: "Axes") -> None:
+def draw_attainment(film: Film, outcome: Outcome, end_s: float, axes: "Axes") -> None:
     count = int(end_s) + 1
     seconds = [film.seconds.get(at) for at in range(count)]
     requests = _moving(np.array([0.0 if each is None else each.requests for each in seconds]))
