@@ -1,0 +1,1 @@
+"""Policy `predictive`: learns what limits and roles are worth, and moves before the queues form."""

@@ -1,0 +1,109 @@
+"""Engines that run exactly as a formula says, seen once a tick: what the models must find out is known."""
+
+from dataclasses import dataclass, field
+
+from rapid.core.cluster import GpuView, Histogram, InstanceView, Latencies, Phase, PhaseLoad, Role, SloTargets, View
+from tests.core.engines import BOTH
+from tests.core.hosts import W
+
+TICK_S = 0.5
+CEILING_MW = 700 * W
+FLOOR_MW = 200 * W
+
+
+@dataclass(slots=True)
+class Tape:
+    """One engine on one GPU. Always busy in prefill; in decode it runs `batch` sequences."""
+
+    name: str
+    role: Role
+    token_s: float = 0.00004  # per prompt token at full speed
+    exponent: float = 0.6  # of prefill speed by limit / ceiling
+    prompt_tokens: int = 1000
+    batch: int = 32
+    step_s: float = 0.012  # of decode, whatever the limit
+    limit_mw: int = CEILING_MW
+    draw_mw: int | None = None
+    phase: Phase = Phase.SERVING
+    running: bool = True
+    heard: bool = True
+    at_s: float = 0.0
+    tokens: float = 0.0
+    outputs: float = 0.0
+    gpu: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.gpu = f"{self.name}-gpu"
+
+    @property
+    def speed(self) -> float:
+        return float((self.limit_mw / CEILING_MW) ** self.exponent)
+
+    def live(self, lived_s: float) -> None:
+        self.at_s += lived_s
+        if not self.running:
+            return
+        if self.role is Role.PREFILL:
+            self.tokens += lived_s * self.speed / self.token_s
+        else:
+            self.outputs += lived_s / self.step_s * self.batch
+
+    def restart(self) -> None:
+        """A new life of the engine: counters from nothing."""
+        self.tokens = self.outputs = 0.0
+
+    def load(self) -> PhaseLoad:
+        prefill = self.role is Role.PREFILL
+        return PhaseLoad(
+            self.name,
+            self.role,
+            self.at_s,
+            waiting_requests=3 if prefill and self.running else 0,
+            running_requests=(1 if prefill else self.batch) if self.running else 0,
+            prompt_tokens=int(self.tokens),
+            output_tokens=int(self.outputs),
+            ttft=Histogram((1.0,), (int(self.tokens / self.prompt_tokens), 0)),
+            tpot=Histogram((1.0,), (int(self.outputs / 200), 0)),
+        )
+
+
+class Deck:
+    """Several tapes under one controller's clock."""
+
+    def __init__(self, *tapes: Tape) -> None:
+        self.tapes = list(tapes)
+        self.at_s = 100.0
+
+    def turn(self, lived_s: float = TICK_S) -> View:
+        """Lets all live, and looks."""
+        self.at_s += lived_s
+        for tape in self.tapes:
+            tape.live(lived_s)
+        return self.view()
+
+    def view(self) -> View:
+        gpus = tuple(
+            GpuView(tape.gpu, "n", FLOOR_MW, CEILING_MW, tape.limit_mw, tape.draw_mw, tape.name) for tape in self.tapes
+        )
+        instances = tuple(
+            InstanceView(
+                tape.name, (tape.gpu,), tape.role, tape.phase, BOTH, tape.load() if tape.heard else None, 1.0, False
+            )
+            for tape in self.tapes
+        )
+        return View(
+            at_s=self.at_s,
+            slo=SloTargets(),
+            latencies=Latencies(None, None, 0.0),
+            gpus=gpus,
+            instances=instances,
+            rooms_mw={"room": 10**9},
+            chains={"n": ("room",)},
+            settled=True,
+            since_power_s=float("inf"),
+            since_role_s=float("inf"),
+        )
+
+
+def gpu_of(view: View) -> GpuView:
+    return view.gpus[0]
