@@ -126,14 +126,19 @@ class Cluster:
 
     def run_until(self, at_s: float) -> None:
         """Handles all events up to at_s."""
-        while self._run_one(at_s):
-            pass
+        while (next_s := self.next_s) <= at_s and next_s < inf:
+            self._run_next(next_s)
+        self._pass_time(at_s)
 
     def run_to_news(self, at_s: float) -> bool:
         """Handles events up to at_s, or to the first one that is news for the caller; True: there is news."""
-        while not self.news and self._run_one(at_s):
-            pass
-        return bool(self.news)
+        while not self.news:
+            next_s = self.next_s
+            if next_s > at_s or next_s == inf:
+                self._pass_time(at_s)
+                return False
+            self._run_next(next_s)
+        return True
 
     def offer(self, request: Request) -> None:
         """Lives until the request arrives and routes it."""
@@ -212,19 +217,18 @@ class Cluster:
 
     # ---- inside ----
 
-    def _run_one(self, at_s: float) -> bool:
-        """Handles the next event up to at_s; False: there is none, and it is at_s."""
-        next_s = self.next_s
-        if next_s > at_s or next_s == inf:
-            if at_s < inf:
-                self.now_s = max(self.now_s, at_s)
-            return False
+    def _run_next(self, next_s: float) -> None:
+        """Handles the next event, which comes at next_s."""
         name = heappop(self._alarms)[2]
         del self._alarm_of[name]
         self.now_s = max(self.now_s, next_s)
         self._handle(name, self._instances[name].advance(self.now_s))
         self._schedule(name)
-        return True
+
+    def _pass_time(self, at_s: float) -> None:
+        """Nothing is left to do up to at_s."""
+        if self.now_s < at_s < inf:
+            self.now_s = at_s
 
     def _handle(self, name: str, outputs: list[Output]) -> None:
         for output in outputs:
