@@ -11,7 +11,7 @@ explained. Time comes with the events; there is no clock here.
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from rapid.core import lives, picture
+from rapid.core import forecasts, lives, picture
 from rapid.core.cluster import Decision, Greeting, NodeHealth, Role, Targets
 from rapid.core.commands import Announce, Answer, Command, Notice, RefuseEngine, Scored, SendRenewal, StepDown
 from rapid.core.errors import EngineRefused, Refused, watts
@@ -284,6 +284,7 @@ class Control:
         """The decision of a policy, or, if it wanted nothing, of the budget."""
         if not wanted.limits_mw and not wanted.roles:
             return self._decide("budget", "limits fitted to what the budgets leave", changes=changes)
+        forecasts.check(wanted)
         decision = self._decide(self.policy.name, wanted.reason, changes=changes, wanted=wanted)
         if wanted.predicted is not None:
             self.forecasts.predict(decision.decision.id, wanted.predicted, wanted.horizon_s, self.at_s)

@@ -10,12 +10,14 @@ decisions do in the meantime is in the measure as well.
 from collections import deque
 from dataclasses import dataclass
 
+from rapid.core.cluster import Targets
 from rapid.core.commands import Scored
 from rapid.core.events import ForecastSnapshot, Pending
 from rapid.core.slo import Slo
 
 PENDING_MAX = 64  # predictions under way; the oldest is given up for a newer one
 RECENT_MAX = 8  # scores that the policy gets to see
+CANDIDATES_MAX = 8  # of one decision
 
 _Totals = tuple[float, float]  # requests, and those that met the target
 
@@ -51,8 +53,6 @@ class Forecasts:
 
     def predict(self, decision: str, predicted: float, horizon_s: float, at_s: float) -> None:
         """A decision expects this SLO attainment over the next horizon_s."""
-        assert 0.0 <= predicted <= 1.0, f"decision {decision} predicts {predicted}, outside 0..1"
-        assert horizon_s > 0, f"decision {decision} predicts for {horizon_s:g} s"
         ttft, tpot, _ = self._slo.totals()
         self._pending.append(_Forecast(decision, predicted, at_s + horizon_s, ttft, tpot))
 
@@ -94,6 +94,14 @@ class Forecasts:
         if not shares:
             return None
         return shares[0] if len(shares) == 1 else shares[0] * shares[1]
+
+
+def check(wanted: Targets) -> None:
+    """A policy that predicts what cannot be has a mistake of its own."""
+    for share in (wanted.predicted, wanted.held, *(each.predicted for each in wanted.candidates)):
+        assert share is None or 0.0 <= share <= 1.0, f"an SLO attainment of {share} is predicted, outside 0..1"
+    assert wanted.predicted is None or wanted.horizon_s > 0, f"a prediction for {wanted.horizon_s:g} s"
+    assert len(wanted.candidates) <= CANDIDATES_MAX, f"{len(wanted.candidates)} candidates, at most {CANDIDATES_MAX}"
 
 
 def _share(before: _Totals, after: _Totals) -> float | None:

@@ -131,7 +131,7 @@ class ListDecisionsResponse(_message.Message):
     def __init__(self, decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("id", "at_s", "wall_s", "by", "reason", "inputs", "changes")
+    __slots__ = ("id", "at_s", "wall_s", "by", "reason", "inputs", "changes", "predicted", "held", "horizon_s", "candidates", "measured")
     ID_FIELD_NUMBER: _ClassVar[int]
     AT_S_FIELD_NUMBER: _ClassVar[int]
     WALL_S_FIELD_NUMBER: _ClassVar[int]
@@ -139,6 +139,11 @@ class Decision(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     CHANGES_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    HORIZON_S_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    MEASURED_FIELD_NUMBER: _ClassVar[int]
     id: str
     at_s: float
     wall_s: float
@@ -146,7 +151,22 @@ class Decision(_message.Message):
     reason: str
     inputs: _containers.RepeatedCompositeFieldContainer[DecisionInput]
     changes: _containers.RepeatedCompositeFieldContainer[DecisionChange]
-    def __init__(self, id: _Optional[str] = ..., at_s: _Optional[float] = ..., wall_s: _Optional[float] = ..., by: _Optional[str] = ..., reason: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[DecisionInput, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[DecisionChange, _Mapping]]] = ...) -> None: ...
+    predicted: float
+    held: float
+    horizon_s: float
+    candidates: _containers.RepeatedCompositeFieldContainer[Candidate]
+    measured: float
+    def __init__(self, id: _Optional[str] = ..., at_s: _Optional[float] = ..., wall_s: _Optional[float] = ..., by: _Optional[str] = ..., reason: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[DecisionInput, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[DecisionChange, _Mapping]]] = ..., predicted: _Optional[float] = ..., held: _Optional[float] = ..., horizon_s: _Optional[float] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., measured: _Optional[float] = ...) -> None: ...
+
+class Candidate(_message.Message):
+    __slots__ = ("words", "predicted", "chosen")
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_FIELD_NUMBER: _ClassVar[int]
+    CHOSEN_FIELD_NUMBER: _ClassVar[int]
+    words: str
+    predicted: float
+    chosen: bool
+    def __init__(self, words: _Optional[str] = ..., predicted: _Optional[float] = ..., chosen: _Optional[bool] = ...) -> None: ...
 
 class DecisionInput(_message.Message):
     __slots__ = ("name", "number", "text")
@@ -169,7 +189,7 @@ class DecisionChange(_message.Message):
     def __init__(self, subject: _Optional[str] = ..., before: _Optional[str] = ..., after: _Optional[str] = ...) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("at_s", "wall_s", "epoch", "controller_id", "policy", "paused", "domains", "nodes", "instances", "slo", "role_moves", "watts_moved_mw", "last_decision")
+    __slots__ = ("at_s", "wall_s", "epoch", "controller_id", "policy", "paused", "domains", "nodes", "instances", "slo", "role_moves", "watts_moved_mw", "last_decision", "scored", "prediction_error")
     AT_S_FIELD_NUMBER: _ClassVar[int]
     WALL_S_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -183,6 +203,8 @@ class Status(_message.Message):
     ROLE_MOVES_FIELD_NUMBER: _ClassVar[int]
     WATTS_MOVED_MW_FIELD_NUMBER: _ClassVar[int]
     LAST_DECISION_FIELD_NUMBER: _ClassVar[int]
+    SCORED_FIELD_NUMBER: _ClassVar[int]
+    PREDICTION_ERROR_FIELD_NUMBER: _ClassVar[int]
     at_s: float
     wall_s: float
     epoch: int
@@ -196,7 +218,9 @@ class Status(_message.Message):
     role_moves: int
     watts_moved_mw: int
     last_decision: Decision
-    def __init__(self, at_s: _Optional[float] = ..., wall_s: _Optional[float] = ..., epoch: _Optional[int] = ..., controller_id: _Optional[str] = ..., policy: _Optional[str] = ..., paused: _Optional[bool] = ..., domains: _Optional[_Iterable[_Union[DomainStatus, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., instances: _Optional[_Iterable[_Union[InstanceStatus, _Mapping]]] = ..., slo: _Optional[_Union[SloStatus, _Mapping]] = ..., role_moves: _Optional[int] = ..., watts_moved_mw: _Optional[int] = ..., last_decision: _Optional[_Union[Decision, _Mapping]] = ...) -> None: ...
+    scored: int
+    prediction_error: float
+    def __init__(self, at_s: _Optional[float] = ..., wall_s: _Optional[float] = ..., epoch: _Optional[int] = ..., controller_id: _Optional[str] = ..., policy: _Optional[str] = ..., paused: _Optional[bool] = ..., domains: _Optional[_Iterable[_Union[DomainStatus, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., instances: _Optional[_Iterable[_Union[InstanceStatus, _Mapping]]] = ..., slo: _Optional[_Union[SloStatus, _Mapping]] = ..., role_moves: _Optional[int] = ..., watts_moved_mw: _Optional[int] = ..., last_decision: _Optional[_Union[Decision, _Mapping]] = ..., scored: _Optional[int] = ..., prediction_error: _Optional[float] = ...) -> None: ...
 
 class DomainStatus(_message.Message):
     __slots__ = ("domain", "parent", "budget_mw", "reserved_mw", "held_mw", "draw_mw", "over_budget", "advice")

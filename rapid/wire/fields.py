@@ -21,6 +21,7 @@ DOMAINS_MAX = 10_000
 INSTANCES_MAX = 100_000
 DECISIONS_MAX = 10_000
 INPUTS_MAX = 256  # inputs of one decision
+CANDIDATES_MAX = 8  # candidates of one decision
 CHANGES_MAX = 100_000  # changes of one decision: it may move every GPU of a domain
 
 GPU_POWER_MAX_MW = 100_000_000  # 100 kW for one GPU

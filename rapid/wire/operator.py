@@ -1,6 +1,6 @@
 """ControllerService: what an operator asks, as events for the core, and the decisions that explain the answers."""
 
-from rapid.core.cluster import Decision, Role
+from rapid.core.cluster import Candidate, Decision, Role
 from rapid.core.errors import WireInvalid
 from rapid.core.events import BudgetAsked, PauseAsked, ReleaseAsked, RoleAsked
 from rapid.v1 import controller_pb2, types_pb2
@@ -100,6 +100,14 @@ def encode_decision(decision: Decision) -> controller_pb2.Decision:
             controller_pb2.DecisionChange(subject=subject, before=fields.line(before), after=fields.line(after))
             for subject, before, after in decision.changes
         ],
+        predicted=decision.predicted,
+        held=decision.held,
+        horizon_s=decision.horizon_s,
+        candidates=[
+            controller_pb2.Candidate(words=fields.line(it.words), predicted=it.predicted, chosen=it.chosen)
+            for it in decision.candidates
+        ],
+        measured=decision.measured,
     )
 
 
@@ -113,6 +121,11 @@ def decode_decision(message: controller_pb2.Decision) -> Decision:
         reason=fields.words(message.reason, "reason"),
         inputs=fields.each(message.inputs, "inputs", _input, fields.INPUTS_MAX),
         changes=fields.each(message.changes, "changes", _change, fields.CHANGES_MAX),
+        predicted=fields.fraction(message.predicted, "predicted") if message.HasField("predicted") else None,
+        held=fields.fraction(message.held, "held") if message.HasField("held") else None,
+        horizon_s=fields.seconds(message.horizon_s, "horizon_s"),
+        candidates=fields.each(message.candidates, "candidates", _candidate, fields.CANDIDATES_MAX),
+        measured=fields.fraction(message.measured, "measured") if message.HasField("measured") else None,
     )
 
 
@@ -138,4 +151,10 @@ def _change(message: controller_pb2.DecisionChange) -> tuple[str, str, str]:
         fields.name(message.subject, "subject"),
         fields.words(message.before, "before"),
         fields.words(message.after, "after"),
+    )
+
+
+def _candidate(message: controller_pb2.Candidate) -> Candidate:
+    return Candidate(
+        fields.words(message.words, "words"), fields.fraction(message.predicted, "predicted"), message.chosen
     )

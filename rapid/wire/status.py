@@ -39,6 +39,8 @@ def encode_status(status: Status) -> controller_pb2.Status:
         role_moves=status.role_moves,
         watts_moved_mw=status.watts_moved_mw,
         last_decision=None if status.last_decision is None else encode_decision(status.last_decision),
+        scored=status.scored,
+        prediction_error=status.prediction_error,
     )
 
 
@@ -137,6 +139,12 @@ def _status(message: controller_pb2.Status) -> Status:
         role_moves=fields.count(message.role_moves, "role_moves"),
         watts_moved_mw=fields.count(message.watts_moved_mw, "watts_moved_mw"),
         last_decision=last,
+        scored=fields.count(message.scored, "scored"),
+        prediction_error=(
+            fields.fraction(message.prediction_error, "prediction_error")
+            if message.HasField("prediction_error")
+            else None
+        ),
     )
 
 

@@ -10,6 +10,7 @@ from rapid.core.commands import (
     Notice,
     OrderRole,
     RefuseEngine,
+    Scored,
     SendGrants,
     SendRenewal,
     StepDown,
@@ -36,6 +37,8 @@ class Hands:
                 self._engines.tell(command)
             case Announce():
                 self._announce(command)
+            case Scored(decision, predicted, measured):
+                self._log.debug("scored", id=decision, predicted=predicted, measured=measured)
             case Notice(level, about, text):
                 say = {"info": self._log.info, "warning": self._log.warning, "error": self._log.error}[level]
                 say(text, about=about)

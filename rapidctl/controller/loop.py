@@ -5,22 +5,21 @@ leaves the journal ahead of the world and never behind it: the next life books w
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from rapid.core.cluster import Decision, Greeting
-from rapid.core.commands import Announce, Command
+from rapid.core.commands import Command
 from rapid.core.events import ControlSnapshot, EngineCame, Event, Started
 from rapid.core.status import Status
+from rapidctl.controller.decided import Decided
 from rapidctl.controller.inbox import Inbox
 from rapidctl.controller.journal import row
 from rapidctl.controller.roster import Roster
 from rapidctl.controller.store import Life, Row
 
 BATCH = 64  # events that share one commit
-DECISIONS_MAX = 10_000  # that are remembered
 
 
 class Brain(Protocol):
@@ -95,7 +94,7 @@ class Loop:
         self._roster = Roster()
         self._at_s = 0.0
         self._picture: Status | None = None
-        self._decisions: deque[Decision] = deque(decisions, maxlen=DECISIONS_MAX)
+        self._decided = Decided(decisions)
 
     async def begin(self, snapshot: ControlSnapshot | None) -> None:
         """Start the first life; the journal holds its beginning before anything else happens."""
@@ -139,13 +138,7 @@ class Loop:
 
     def decisions(self, limit: int, about: str = "") -> tuple[Decision, ...]:
         """The last decisions, of earlier lives too, newest first; `about` an id or what a decision has changed."""
-        chosen: list[Decision] = []
-        for decision in reversed(self._decisions):
-            if len(chosen) == limit:
-                break
-            if about in ("", decision.id) or any(about == subject for subject, _, _ in decision.changes):
-                chosen.append(decision)
-        return tuple(chosen)
+        return self._decided.last(limit, about)
 
     # ---- helpers ----
 
@@ -172,8 +165,7 @@ class Loop:
         self._roster.follow(event, commands)
         return commands
 
-    def _perform(self, commands: Iterable[Command]) -> None:
+    def _perform(self, commands: Sequence[Command]) -> None:
+        self._decided.follow(commands)
         for command in commands:
-            if isinstance(command, Announce):
-                self._decisions.append(command.decision)
             self._performer.perform(command)

@@ -87,6 +87,9 @@ def _of_the_controller(shown: Shown) -> Iterator[Metric]:
     yield _counter("replaced_reports", "Reports replaced by a newer one while they waited", shown.replaced_reports)
     yield _counter("role_moves", "Role changes committed in this life", status.role_moves)
     yield _counter("moved_watts", "Watts of raises decided in this life", status.watts_moved_mw / 1000)
+    yield _counter("scored_predictions", "Predictions held against what was measured", status.scored)
+    error = (((), status.prediction_error),)
+    yield _family("prediction_error", "Mean absolute error of predicted SLO attainment, 0 to 1", (), error)
 
 
 def _of_domains(status: Status) -> Iterator[Metric]:

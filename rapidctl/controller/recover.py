@@ -1,18 +1,18 @@
 """What the last life left behind: replay its events through a fresh mind and take its snapshot."""
 
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from rapid.core.books import LedgerSnapshot
 from rapid.core.cluster import Decision, Mark
-from rapid.core.commands import Announce
+from rapid.core.commands import Announce, Scored
 from rapid.core.events import ControlSnapshot
 from rapid.core.settings import Settings
 from rapidctl.controller import codec
 from rapidctl.controller.damage import corrupt
-from rapidctl.controller.loop import DECISIONS_MAX, Brain
-from rapidctl.controller.store import JournalFile, Life, Row
+from rapidctl.controller.decided import Decided
+from rapidctl.controller.loop import Brain
+from rapidctl.controller.store import JournalFile, Life
 
 _NOTHING_BOOKED = LedgerSnapshot(Mark(), (), ())
 
@@ -41,7 +41,7 @@ def recover(file: JournalFile, make: Callable[[Settings], Brain]) -> Recovered |
     if life is None:
         return None
     brain: Brain | None = None
-    decisions: deque[Decision] = deque(maxlen=DECISIONS_MAX)
+    decided = Decided()
     entries = differs = 0
     for entries, row in enumerate(file.rows(), 1):
         # An older version may have written what this one can no longer read or take; whatever it stumbles over, the
@@ -57,17 +57,10 @@ def recover(file: JournalFile, make: Callable[[Settings], Brain]) -> Recovered |
             ) from error
         if not differs and codec.encode_commands(commands).decode() != row.commands:
             differs = entries
-        decisions.extend(_announced(row))
+        if any(f'["{kind.__name__}",' in row.commands for kind in (Announce, Scored)):
+            decided.follow(codec.decode_commands(row.commands.encode()))  # in the words of then
     assert brain is not None, "a life without rows is refused while reading"
     snapshot = brain.snapshot()
     if differs:
         snapshot = replace(snapshot, ledger=_NOTHING_BOOKED)
-    return Recovered(file.number, life, snapshot, tuple(decisions), entries, differs)
-
-
-def _announced(row: Row) -> Iterator[Decision]:
-    """The decisions that were made then, in the words of then."""
-    if '["Announce",' in row.commands:
-        for command in codec.decode_commands(row.commands.encode()):
-            if isinstance(command, Announce):
-                yield command.decision
+    return Recovered(file.number, life, snapshot, decided.all(), entries, differs)

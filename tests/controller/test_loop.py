@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from rapid.core.cluster import Decision, Mark, Phase, Role, RoleProgress
-from rapid.core.commands import Announce, Answer, Command, Notice, OrderRole, RefuseEngine
+from rapid.core.commands import Announce, Answer, Command, Notice, OrderRole, RefuseEngine, Scored
 from rapid.core.events import (
     EngineCame,
     EngineGone,
@@ -19,7 +19,8 @@ from rapid.core.events import (
 )
 from rapidctl.controller import codec
 from rapidctl.controller.damage import JournalFailed
-from rapidctl.controller.loop import BATCH, DECISIONS_MAX, LifeLimits
+from rapidctl.controller.decided import DECISIONS_MAX
+from rapidctl.controller.loop import BATCH, LifeLimits
 from rapidctl.controller.roster import Roster
 from tests.controller.fakes import LIFE, SNAPSHOT, Rig, hello, report
 
@@ -205,6 +206,28 @@ async def test_decisions_are_found_by_id_and_by_what_they_changed_across_lives()
     assert [decision.id for decision in rig.loop.decisions(10, "g1")] == ["d5", "d3", "d1"]
     assert [decision.id for decision in rig.loop.decisions(10, "d2")] == ["d2"]
     assert rig.loop.decisions(10, "nobody") == ()
+
+
+async def test_a_score_is_kept_with_its_decision_across_lives() -> None:
+    steps: list[list[Command]] = [
+        [Announce(Decision("d1", 1.0, 0.0, "predictive", "why", predicted=0.9, horizon_s=8.0))],
+        [Announce(Decision("d2", 2.0, 0.0, "ann", "why"))],
+        [Scored("d1", 0.9, 0.75), Scored("long ago", 0.5, 0.5)],
+    ]
+
+    def script(event: Event) -> list[Command]:
+        return steps.pop(0) if isinstance(event, Ticked) else []
+
+    rig = Rig(script, limits=LifeLimits(entries=1, size_bytes=2**30))
+    await rig.loop.begin(None)
+    for _ in range(3):
+        rig.inbox.put_tick()
+        await rig.loop.turn()
+
+    assert [(each.id, each.predicted, each.measured) for each in rig.loop.decisions(9)] == [
+        ("d2", None, None),
+        ("d1", 0.9, 0.75),
+    ]
 
 
 async def test_only_so_many_decisions_are_remembered() -> None:

@@ -29,6 +29,8 @@ STATUS = Status(
     role_moves=2,
     watts_moved_mw=150_000,
     last_decision=None,
+    scored=40,
+    prediction_error=0.05,
 )
 SHOWN = Shown(STATUS, 5, 6, 7, 8, 1, 2)
 
@@ -69,6 +71,8 @@ def test_the_page_says_what_the_picture_says() -> None:
         "rapid_controller_journal_life_bytes 8.0",
         "rapid_controller_node_streams 1.0",
         "rapid_controller_engine_streams 2.0",
+        "rapid_controller_scored_predictions_total 40.0",
+        "rapid_controller_prediction_error 0.05",
     ):
         assert line in lines
 
@@ -76,7 +80,9 @@ def test_the_page_says_what_the_picture_says() -> None:
 def test_what_is_not_known_is_left_out_and_never_zero() -> None:
     unread = replace(STATUS.nodes[0], gpus=(replace(GPU, draw_mw=None),))
     dark = replace(STATUS.domains[0], draw_mw=None)
-    lines = page(replace(SHOWN, status=replace(STATUS, nodes=(unread,), domains=(dark,))))
+    status = replace(STATUS, nodes=(unread,), domains=(dark,), scored=0, prediction_error=None)
+    lines = page(replace(SHOWN, status=status))
+    assert not [line for line in lines if line.startswith("rapid_controller_prediction_error ")]
     assert not [line for line in lines if line.startswith("rapid_controller_gpu_draw_watts{")]
     assert not [line for line in lines if line.startswith("rapid_controller_domain_draw_watts{")]
     assert not [line for line in lines if 'slo_attainment{kind="tpot"}' in line]

@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rapid.core.books import LedgerSnapshot
 from rapid.core.cluster import Decision, Mark
-from rapid.core.commands import Announce, Command, Notice
+from rapid.core.commands import Announce, Command, Notice, Scored
 from rapid.core.control import Control
 from rapid.core.errors import JournalCorrupt
 from rapid.core.events import BudgetAsked, Event, NodeHeard, Started, Ticked
@@ -105,6 +106,20 @@ def test_decisions_are_handed_on_in_the_words_of_then(path: Path) -> None:
     before = read(path, lambda _: FakeBrain(script))
     assert before is not None
     assert before.decisions == (decision,)
+
+
+def test_a_decision_is_handed_on_with_its_score(path: Path) -> None:
+    decision = Decision("d7", 1.0, 2.0, "predictive", "why", predicted=0.9, horizon_s=8.0)
+    says: dict[float, list[Command]] = {1.0: [Announce(decision)], 9.0: [Scored("d7", 0.9, 0.75)]}
+
+    def script(event: Event) -> list[Command]:
+        return says.get(event.at_s, [])
+
+    brain = FakeBrain(script)
+    written(path, [row(event, brain.step(event)) for event in (Started(0.0, 0.0, 4, "c1"), Ticked(1.0), Ticked(9.0))])
+    before = read(path, lambda _: FakeBrain(script))
+    assert before is not None
+    assert before.decisions == (replace(decision, measured=0.75),)
 
 
 @pytest.mark.parametrize(

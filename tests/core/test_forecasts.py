@@ -1,10 +1,13 @@
 """What decisions predicted is held against what was measured in the time that they predicted."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
-from rapid.core.cluster import PhaseLoad, Role, SloTargets
+from rapid.core.cluster import Candidate, PhaseLoad, Role, SloTargets, Targets
 from rapid.core.commands import Scored
-from rapid.core.forecasts import PENDING_MAX, RECENT_MAX, Forecasts
+from rapid.core.forecasts import PENDING_MAX, RECENT_MAX, Forecasts, check
 from rapid.core.slo import Slo
 from tests.core.engines import load
 
@@ -123,7 +126,22 @@ def test_a_new_process_gives_up_what_was_under_way_and_keeps_the_scores() -> Non
     assert (later.forecasts.scored, later.forecasts.error, later.forecasts.recent) == (1, 0.75, ((0.25, 1.0),))
 
 
-@pytest.mark.parametrize(("predicted", "horizon_s"), [(1.001, 8.0), (-0.001, 8.0), (float("nan"), 8.0), (0.5, 0.0)])
-def test_what_is_no_prediction_is_our_own_mistake(predicted: float, horizon_s: float) -> None:
-    with pytest.raises(AssertionError, match="D1 predicts"):
-        Life().forecasts.predict("D1", predicted, horizon_s, 0.0)
+CANDIDATE = Candidate("5P3D", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"predicted": 1.001}, "attainment of 1.001 is predicted, outside 0..1"),
+        ({"predicted": float("nan")}, "attainment of nan"),
+        ({"held": -0.1}, "attainment of -0.1"),
+        ({"candidates": (CANDIDATE, replace(CANDIDATE, predicted=2.0))}, "attainment of 2.0"),
+        ({"horizon_s": 0.0}, "a prediction for 0 s"),
+        ({"candidates": (CANDIDATE,) * 9}, "9 candidates, at most 8"),
+    ],
+)
+def test_what_is_no_prediction_is_a_mistake_of_the_policy(change: dict[str, Any], problem: str) -> None:
+    good = Targets({}, {}, "why", (), 1.0, 0.0, 8.0, (CANDIDATE,) * 8)
+    check(good)
+    with pytest.raises(AssertionError, match=problem):
+        check(replace(good, **change))

@@ -88,6 +88,11 @@ DECISION = cluster.Decision(
     reason="TTFT is late",
     inputs=(("ttft_s", 1.4), ("phase", "prefill")),
     changes=(("GPU-1", "600 W", "650 W"),),
+    predicted=0.97,
+    held=0.81,
+    horizon_s=8.0,
+    candidates=(cluster.Candidate("5P3D", 0.97, True), cluster.Candidate("4P4D", 0.8)),
+    measured=0.95,
 )
 STATUS = status.Status(
     at_s=12.5,
@@ -132,6 +137,8 @@ STATUS = status.Status(
     role_moves=2,
     watts_moved_mw=50_000,
     last_decision=DECISION,
+    scored=12,
+    prediction_error=0.04,
 )
 
 

@@ -205,6 +205,14 @@ decisions = st.builds(
     reason=words,
     inputs=st.lists(st.tuples(names, st.floats(allow_nan=False) | texts), max_size=4).map(tuple),
     changes=st.lists(st.tuples(names, words, words), max_size=4).map(tuple),
+    predicted=maybe(fractions),
+    held=maybe(fractions),
+    horizon_s=times_s,
+    candidates=st.lists(
+        st.builds(cluster.Candidate, words=words, predicted=fractions, chosen=st.booleans()),
+        max_size=fields.CANDIDATES_MAX,
+    ).map(tuple),
+    measured=maybe(fractions),
 )
 gpu_statuses = st.builds(
     status.GpuStatus,
@@ -284,4 +292,6 @@ statuses = st.builds(
     role_moves=counts,
     watts_moved_mw=counts,
     last_decision=maybe(decisions),
+    scored=counts,
+    prediction_error=maybe(fractions),
 )

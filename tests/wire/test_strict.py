@@ -24,6 +24,7 @@ ZERO_MEANS_SOMETHING = {
     *("last_decision", "parent", "reserved_mw", "held_mw", "over_budget", "advice", "age_s", "target_mw", "limit_mw"),
     *("managed", "instance", "pinned", "ttft_target_s", "tpot_target_s", "ttft_attainment", "tpot_attainment"),
     *("ttft_window_s", "tpot_window_s", "text", "bounds_s"),
+    *("predicted", "held", "horizon_s", "candidates", "chosen", "measured", "scored", "prediction_error"),
 }
 # Where the same name is REQUIRED in one message and has a meaningful zero in another, by the message's type.
 NOT_ZERO = {
@@ -103,6 +104,9 @@ WRONG = [
     ("hello", "hello.role", types_pb2.ROLE_MIXED, "does not hold mixed, the role served now"),
     ("load", "load.load.instance", "other", "'other' is not 'i1', which said hello"),
     ("decisions", "decisions[0].inputs[0].number", math.nan, "is not a number"),
+    ("decisions", "decisions[0].predicted", 1.01, "1.01 is outside 0..1"),
+    ("decisions", "decisions[0].horizon_s", math.inf, "inf s is outside"),
+    ("decisions", "decisions[0].candidates[1].predicted", math.nan, "nan is outside 0..1"),
     ("status", "status.nodes[0].age_s", -1.0, "-1 s is outside"),
     ("status", "status.slo.ttft_attainment", 1.5, "1.5 is outside 0..1"),
     ("status", "status.domains[0].budget_mw", fields.POWER_MAX_MW + 1, "is outside 1.."),
