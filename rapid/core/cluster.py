@@ -287,6 +287,7 @@ class Latencies:
 class View:
     """All that a policy may look at.
 
+    at_s         goes on from life to life of the controller, as if no time passed between them
     rooms_mw     per domain: what the GPUs in this view may share there (budget less reserved and less all that RAPID
                  cannot move). chains names a node's domains from its own to the root.
     settled      every limit decided so far is granted, in force and paid for
@@ -338,18 +339,22 @@ class Targets:
     candidates: tuple[Candidate, ...] = ()
 
 
-Scalar = bool | int | float | str | None
+# What the journal gives back as it was given: plain values and tuples of them. Its decoder knows no recursive type, so
+# they may be six deep.
+Plain0 = bool | int | float | str | None
+Plain1 = Plain0 | tuple[Plain0, ...]
+Plain2 = Plain0 | tuple[Plain1, ...]
+Plain3 = Plain0 | tuple[Plain2, ...]
+Plain4 = Plain0 | tuple[Plain3, ...]
+Plain = Plain0 | tuple[Plain4, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyState:
-    """All that a policy remembers, as small named tables of rows, so that the journal gives back what it was given.
-
-    `version` changes with the meaning of the tables. Points in time are ages in seconds: the next life's clock differs.
-    """
+    """All that a policy remembers; `version` changes with the meaning of the values. Times in it are the view's."""
 
     version: int
-    tables: tuple[tuple[str, tuple[tuple[Scalar, ...], ...]], ...] = ()
+    values: tuple[Plain, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ class Control:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.policy = make(settings.policy, settings.policy_settings)
+        self.policy_ahead_s = 0.0  # of this life's clock, so that the time in its views goes on from life to life
         self.slo = Slo(settings.slo, settings.window_s)
         self.started: Started | None = None
         self.at_s = 0.0

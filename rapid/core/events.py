@@ -46,7 +46,8 @@ class ForecastSnapshot:
 @dataclass(frozen=True, slots=True)
 class ControlSnapshot:
     """What a life hands to the next: all that safety, the operator's word and the totals rest on. The rest is heard
-    anew. role_mark is the last role order given. What a policy remembers and has predicted is for the same policy only.
+    anew. role_mark is the last role order given. What a policy remembers and has predicted is for the same policy only;
+    policy_at_s is the time in its views.
     """
 
     ledger: LedgerSnapshot
@@ -58,6 +59,7 @@ class ControlSnapshot:
     role_mark: Mark = field(default_factory=Mark)
     totals: Totals = field(default_factory=Totals)
     policy: str = ""
+    policy_at_s: float = 0.0
     policy_state: PolicyState | None = None
     forecasts: ForecastSnapshot = field(default_factory=ForecastSnapshot)
 

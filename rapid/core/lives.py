@@ -34,7 +34,8 @@ def snapshot(control: "Control") -> ControlSnapshot:
         control.roles.mark,
         totals,
         policy.name,
-        policy.state(at_s) if isinstance(policy, StatefulPolicy) else None,
+        at_s + control.policy_ahead_s,
+        policy.state() if isinstance(policy, StatefulPolicy) else None,
         control.forecasts.snapshot(at_s),
     )
 
@@ -52,6 +53,7 @@ def take_over(control: "Control", kept: ControlSnapshot) -> list[Command]:
     if kept.policy != control.policy.name:
         return notices
     assert control.started is not None
+    control.policy_ahead_s = kept.policy_at_s - control.at_s
     same_process = kept.ledger.mark.epoch == control.started.epoch
     control.forecasts.go_on_from(kept.forecasts, control.at_s, same_process=same_process)
     return notices + _restore_policy(control, kept)
@@ -72,9 +74,9 @@ def _restore_policy(control: "Control", kept: ControlSnapshot) -> list[Command]:
     policy, state = control.policy, kept.policy_state
     if state is None or not isinstance(policy, StatefulPolicy):
         return []
-    version = policy.state(control.at_s).version
+    version = policy.state().version
     if state.version != version:
         text = f"policy {policy.name} learns anew: what it knew is of version {state.version}, and it reads {version}"
         return [Notice("info", "controller", text)]
-    policy.restore(state, control.at_s)
+    policy.restore(state)
     return []

@@ -26,7 +26,7 @@ def view(control: "Control", movable: list[str], settled: bool) -> View:
         max(waits, default=0.0),
     )
     return View(
-        at_s=at_s,
+        at_s=at_s + control.policy_ahead_s,
         slo=settings.slo,
         latencies=latencies,
         gpus=tuple(gpu_views(control, movable)),

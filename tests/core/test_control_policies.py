@@ -5,6 +5,7 @@ Promise 5 holds for policies that remember, too: same events in, same commands o
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -48,24 +49,20 @@ class Learner:
         inputs = (("scores", float(len(view.scores))),)
         return Targets(limits_mw, {}, reason, inputs, 0.9, 0.6, 2.0, CANDIDATES)
 
-    def state(self, at_s: float) -> PolicyState:
-        scalars = ((self.views, at_s - self.first_s, True, None, "x"),)
-        return PolicyState(self.version, (("scalars", scalars), ("draws", tuple(self.draws.items()))))
+    def state(self) -> PolicyState:
+        return PolicyState(self.version, (self.views, self.first_s, tuple(self.draws.items())))
 
-    def restore(self, state: PolicyState, at_s: float) -> None:
-        tables = dict(state.tables)
-        views, age_s, *_ = tables["scalars"][0]
-        assert isinstance(views, int)
-        assert isinstance(age_s, float)
-        self.views, self.first_s = views, at_s - age_s
-        self.draws = {str(gpu): float(draw_mw) for gpu, draw_mw in tables["draws"] if isinstance(draw_mw, float)}
+    def restore(self, state: PolicyState) -> None:
+        values: tuple[Any, ...] = state.values
+        self.views, self.first_s, draws = values
+        self.draws = dict(draws)
 
 
 class Forgetful(Learner):
     """Bug: one thing that it remembers is not in its state."""
 
-    def restore(self, state: PolicyState, at_s: float) -> None:
-        super().restore(state, at_s)
+    def restore(self, state: PolicyState) -> None:
+        super().restore(state)
         self.draws = {}
 
 
@@ -144,8 +141,7 @@ def goes_on(make: Callable[[], StatefulPolicy], seen: Sequence[View], break_at: 
     wants = [whole.decide(view) for view in seen]
     for view in seen[:break_at]:
         first.decide(view)
-    at_s = seen[break_at - 1].at_s
-    second.restore(first.state(at_s), at_s)
+    second.restore(first.state())
     return [second.decide(view) for view in seen[break_at:]] == wants[break_at:]
 
 
@@ -174,7 +170,7 @@ def test_the_comparison_catches_a_policy_whose_state_lacks_something() -> None:
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_the_next_life_goes_on_with_what_the_policy_knows_also_under_another_clock(epoch: int) -> None:
     site = learning_site()
-    knew, age_s = learner(site), site.now - learner(site).first_s
+    knew, for_s = learner(site), site.now - learner(site).first_s
     snapshot = site.control.snapshot()
     site.now += 1e5  # the clock of another boot has nothing to do with the one before
 
@@ -182,8 +178,11 @@ def test_the_next_life_goes_on_with_what_the_policy_knows_also_under_another_clo
 
     assert said == [f"info controller: epoch {epoch}: goes on from its journal"]
     assert learner(site) is not knew, "every Control has a policy of its own"
-    assert (learner(site).views, learner(site).draws) == (knew.views, knew.draws)
-    assert site.now - learner(site).first_s == pytest.approx(age_s)
+    assert learner(site).state() == knew.state()
+    began_s = site.now
+    site.run(3.0)
+    last = announced(site)[-1].decision
+    assert f" in {for_s + last.at_s - began_s:.3f} s, " in last.reason, "the time in its views goes on"
 
 
 def test_a_state_of_another_version_is_left_and_said() -> None:

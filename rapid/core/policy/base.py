@@ -24,11 +24,12 @@ class StatefulPolicy(Policy, Protocol):
     Its memory changes only in decide() and restore(), and is bounded. Every Control has one of its own.
     """
 
-    def state(self, at_s: float) -> PolicyState:
-        """All it remembers at at_s. A policy that was restored from it wants the same from then on."""
+    def state(self) -> PolicyState:
+        """All it remembers. A policy that was restored from it wants the same from then on."""
 
-    def restore(self, state: PolicyState, at_s: float) -> None:
+    def restore(self, state: PolicyState) -> None:
         """Go on, before the first view, from the state of an earlier life; its version is that of a fresh state().
 
-        How long ago that life ended is not known: the counts in the next loads may have moved on by any amount.
+        How long ago that life ended is not known: the counts in the next loads may have moved on by any amount. Before
+        they come, which may take a report or two, no instance has a load.
         """
