@@ -95,7 +95,7 @@ def keys_of(kind: inspect.Type, prefix: str = "") -> set[str]:
 def keys_in(raw: object, prefix: str = "") -> set[str]:
     if isinstance(raw, list):
         return keys_in(raw[0], prefix)
-    if not isinstance(raw, dict) or prefix == "policy.settings":
+    if not isinstance(raw, dict) or prefix in ("policy.settings", "policy.start"):
         return {prefix}
     return set.union(*(keys_in(value, f"{prefix}.{key}".strip(".")) for key, value in raw.items()))
 
@@ -171,6 +171,9 @@ def test_a_controller_is_told_all_that_its_file_says() -> None:
         step = "25W"
         power_cooldown = "1.5s"
         share = 0.5
+        [policy.start]
+        decode_ms = 12
+        prefill_token_ms = 0.03
         """,
         path=HERE,
     )
@@ -180,7 +183,13 @@ def test_a_controller_is_told_all_that_its_file_says() -> None:
     assert (settings.tick_s, settings.quantile, settings.slo.ttft_s) == (0.25, 0.99, 2.0)
     assert (settings.policy, settings.policy_settings) == (
         "power",
-        {"step_mw": 25_000.0, "power_cooldown_s": 1.5, "share": 0.5},
+        {
+            "step_mw": 25_000.0,
+            "power_cooldown_s": 1.5,
+            "share": 0.5,
+            "start_decode_ms": 12.0,
+            "start_prefill_token_ms": 0.03,
+        },
     )
     assert config.addresses == {"h1": "127.0.0.1:7601"}
     # The core gets plain numbers: a journal must not depend on the classes of a configuration.
@@ -293,6 +302,14 @@ CONTROLLER_ERRORS = [
     (
         CONTROLLER + '[policy.settings]\nstep = "3W"\nstep_mw = 3000',
         "policy.settings.step_mw: is given twice: step_mw as well",
+    ),
+    (
+        CONTROLLER + '[policy.start]\ndecode_ms = "12ms"',
+        "policy.start.decode_ms: '12ms' is no number; its unit is in its name",
+    ),
+    (
+        CONTROLLER + "[policy.settings]\nstart_a = 1\n[policy.start]\na = 1",
+        "policy.start.a: is given twice: policy.settings.start_a as well",
     ),
 ]
 

@@ -12,7 +12,7 @@ from rapid.config.shared import LogTable, check_shared
 from rapid.config.units import Milliwatts, Seconds, parse_duration, parse_power
 from rapid.core.cluster import Domain, NodeSpec, SloTargets
 from rapid.core.errors import ConfigInvalid
-from rapid.core.settings import LedgerSettings, Settings
+from rapid.core.settings import POLICY_START, LedgerSettings, Settings
 from rapid.tls import TlsConfig, check_dial
 
 _CONTROL = Settings(domains=(), nodes=())
@@ -51,10 +51,11 @@ class SloTable(Struct, frozen=True):
 
 
 class PolicyTable(Struct, frozen=True):
-    """Which policy, and its own settings, whose names only the policy knows."""
+    """Which policy, its own settings, and what it may believe at the start; only the policy knows their names."""
 
     name: str = _CONTROL.policy
     settings: dict[str, Any] = field(default_factory=dict)
+    start: dict[str, Any] = field(default_factory=dict)
 
 
 class DomainTable(Struct, frozen=True):
@@ -191,7 +192,7 @@ def _settings(file: ControllerFile) -> Settings:
         ),
         slo=SloTargets(ttft_s=float(file.slo.ttft_s), tpot_s=float(file.slo.tpot_s)),
         policy=file.policy.name,
-        policy_settings=_policy_settings(file.policy.settings),
+        policy_settings=_policy_settings(file.policy),
         tick_s=float(control.tick_s),
         lease_s=float(control.lease_s),
         rpc_timeout_s=float(control.rpc_timeout_s),
@@ -205,19 +206,30 @@ def _settings(file: ControllerFile) -> Settings:
     )
 
 
-def _policy_settings(table: dict[str, object]) -> dict[str, float]:
-    """Names as the core has them: a power under `<key>_mw`, a duration under `<key>_s`, a plain number as it is."""
+def _policy_settings(policy: PolicyTable) -> dict[str, float]:
+    """Names as the core has them: a power under `<key>_mw`, a duration under `<key>_s`, a plain number as it is; and
+    the start profile, plain numbers only, behind POLICY_START."""
     settings: dict[str, float] = {}
-    for key, raw in table.items():
+    for key, raw in policy.settings.items():
         name, value = _policy_setting(key, raw)
         if name in settings:
             raise ConfigInvalid(f"policy.settings.{key}", f"is given twice: {name} as well")
         settings[name] = value
+    for key, raw in policy.start.items():
+        if not _is_number(raw):
+            raise ConfigInvalid(f"policy.start.{key}", f"{raw!r} is no number; its unit is in its name")
+        if POLICY_START + key in settings:
+            raise ConfigInvalid(f"policy.start.{key}", f"is given twice: policy.settings.{POLICY_START}{key} as well")
+        settings[POLICY_START + key] = float(raw)
     return settings
 
 
-def _policy_setting(key: str, raw: object) -> tuple[str, float]:
-    if isinstance(raw, int | float) and not isinstance(raw, bool) and math.isfinite(raw):
+def _is_number(raw: object) -> bool:
+    return isinstance(raw, int | float) and not isinstance(raw, bool) and math.isfinite(raw)
+
+
+def _policy_setting(key: str, raw: Any) -> tuple[str, float]:
+    if _is_number(raw):
         return key, float(raw)
     try:
         return f"{key}_mw", float(parse_power(raw))

@@ -180,6 +180,8 @@ def test_an_unknown_setting_of_a_policy_is_told_which_there_are() -> None:
     )
     with pytest.raises(ConfigInvalid, match=r"policy uniform has no such setting \(it has: none\)"):
         Control(replace(GOOD, policy="uniform", policy_settings={"slack": 1.0}))
+    with pytest.raises(ConfigInvalid, match=r"policy\.start\.decode_ms: policy rapid has no such start value"):
+        Control(replace(GOOD, policy="rapid", policy_settings={"start_decode_ms": 1.0}))
 
 
 @pytest.mark.parametrize("name", ["name", "moves_power", "moves_roles"])

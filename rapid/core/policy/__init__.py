@@ -9,8 +9,7 @@ from rapid.core.policy.base import NO_CHANGE, Policy, StatefulPolicy
 from rapid.core.policy.rapid import Rapid
 from rapid.core.policy.static import Static
 from rapid.core.policy.uniform import Uniform
-
-START = "start_"  # before the name of a value of a policy's start profile, among its settings
+from rapid.core.settings import POLICY_START
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,30 +37,25 @@ NAMES = tuple(_RECIPES)
 
 
 def settings_of(name: str) -> tuple[str, ...]:
-    """The named settings of a policy. Raises ConfigInvalid for an unknown policy."""
-    return _fields(_recipe(name).settings)
+    """The named settings of a policy, and the values of its start profile behind POLICY_START.
 
-
-def starts_of(name: str) -> tuple[str, ...]:
-    """The values of a policy's start profile, by their names there. Raises ConfigInvalid for an unknown policy."""
-    start = _recipe(name).start
-    return () if start is None else _fields(start)
+    Raises ConfigInvalid for an unknown policy.
+    """
+    recipe = _recipe(name)
+    return (*_fields(recipe.settings), *(POLICY_START + each for each in _fields(recipe.start)))
 
 
 def make(name: str, settings: Mapping[str, float]) -> Policy:
-    """A policy of one's own, with its settings changed; `start_x` is x of its start profile.
-
-    Raises ConfigInvalid for an unknown policy, setting or value.
-    """
+    """A new policy with these settings changed. Raises ConfigInvalid for an unknown policy, setting or value."""
     recipe = _recipe(name)
     values: dict[str, float | int] = {}
     start: dict[str, float] = {}
     for key, value in settings.items():
-        if key.startswith(START):
-            inner = key.removeprefix(START)
-            start[inner] = _checked(name, f"policy.start.{inner}", value, starts_of(name))
+        if key.startswith(POLICY_START):
+            inner = key.removeprefix(POLICY_START)
+            start[inner] = _checked(name, f"policy.start.{inner}", value, _fields(recipe.start))
         else:
-            value = _checked(name, f"policy.settings.{key}", value, settings_of(name))
+            value = _checked(name, f"policy.settings.{key}", value, _fields(recipe.settings))
             values[key] = int(value) if key.endswith("_mw") else value
     changed = dataclasses.replace(recipe.start, **start) if start else None
     return recipe.build(dataclasses.replace(recipe.settings, **values), changed)
@@ -78,7 +72,7 @@ def _checked(policy: str, key: str, value: float, known: tuple[str, ...]) -> flo
 
 
 def _fields(values: Any) -> tuple[str, ...]:
-    return tuple(each.name for each in dataclasses.fields(values) if each.name not in _FIXED)
+    return tuple(each.name for each in dataclasses.fields(values) if each.name not in _FIXED) if values else ()
 
 
 def _recipe(name: str) -> _Recipe:
@@ -87,4 +81,4 @@ def _recipe(name: str) -> _Recipe:
     return _RECIPES[name]
 
 
-__all__ = ["NAMES", "NO_CHANGE", "START", "Policy", "StatefulPolicy", "make", "settings_of", "starts_of"]
+__all__ = ["NAMES", "NO_CHANGE", "Policy", "StatefulPolicy", "make", "settings_of"]

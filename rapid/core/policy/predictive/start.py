@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from rapid.core.errors import ConfigInvalid
+
 _GENTLE_KNEE, _GENTLE_GAIN = 0.80, 3.3  # decode under a limit on RTX PRO 6000, by limit / natural draw
 _SHARP_KNEE, _SHARP_GAIN = 0.62, 30.0  # on B200
 _MEASURED_FROM = 0.50  # below it, speed falls in proportion to the limit (assumed)
@@ -16,7 +18,8 @@ class Start:
     step of B sequences with C tokens of context decode_ms + decode_sequence_ms B + decode_context_ms C, and the host's
     host_ms + host_sequence_ms B, which no limit slows down.
 
-    prefill_exponent   speed of prefill is (limit / ceiling) ** this
+    prefill_exponent   speed of prefill is x ** (this * (1.5 - x)), x = limit / ceiling: local exponents grow as the limit
+                       falls. The default lies between the ends of the band of the simulator's profiles
     natural_fraction   draw of a decode step of 32 sequences without a limit, by ceiling
     sure               how far times may be off before they are doubted: one standard deviation, relative
     """
@@ -34,13 +37,22 @@ class Start:
     sure: float = 1.0
 
     def __post_init__(self) -> None:
-        times_ms = (self.prefill_token_ms, self.decode_ms, self.decode_sequence_ms, self.decode_context_ms)
-        assert min(times_ms) > 0, f"a start profile needs times above 0 ms: {self}"
-        assert 0 < self.prefill_exponent <= 1, f"prefill is concave in its limit: {self}"
+        for key in (
+            "prefill_token_ms",
+            "decode_ms",
+            "decode_sequence_ms",
+            "decode_context_ms",
+            "natural_fraction",
+            "sure",
+        ):
+            if not getattr(self, key) > 0:
+                raise ConfigInvalid(f"policy.start.{key}", f"must be above 0, is {getattr(self, key):g}")
+        if not 0 < self.prefill_exponent <= 1:
+            raise ConfigInvalid("policy.start.prefill_exponent", f"{self.prefill_exponent:g} is outside 0..1")
 
     def prefill_speed(self, fraction: float) -> float:
         """By limit / ceiling."""
-        return float(min(fraction, 1.0) ** self.prefill_exponent)
+        return float(fraction ** (self.prefill_exponent * (1.5 - fraction))) if fraction < 1.0 else 1.0
 
     def decode_speed(self, fraction: float) -> float:
         """By limit / natural draw: the gentle knee, but where it was not seen yet a cliff is to be feared."""
