@@ -12,8 +12,9 @@ from rapid.sim.scenario import ORACLE
 from rapidctl.sim.progress import Progress
 from rapidctl.sim.workers import Workers
 
-BATCH = 12  # tasks of each process between two times that results are kept
-ORACLE_WEIGHT = 20.0  # runs of another policy that one of the oracle takes; only the time left is guessed by it
+# How long tasks take, by a run of a policy that foresees nothing: for the time left, and for what Ctrl-C may lose.
+ORACLE_WEIGHT, LOAD_WEIGHT = 20.0, 8.0
+BATCH = 40.0  # weight of the tasks of each process between two times that results are kept: about ten seconds
 
 
 def evaluate(grid: Grid, store: Store, cores: int) -> Results:
@@ -61,30 +62,41 @@ def _compute(tasks: Sequence[Task], store: Store, workers: Workers[Task, Load | 
     """Puts into the store what is not there yet, a few tasks at a time."""
     missing = [task for task in {task.key: task for task in tasks}.values() if store.get(task) is None]
     total = sum(map(_weight, missing))
+    done = 0.0
     with Progress(title) as progress:
-        for first in range(0, len(missing), BATCH * cores):
-            batch = missing[first : first + BATCH * cores]
-            before = sum(map(_weight, missing[:first]))
-            results = workers.map(batch, str, _teller(batch, first, before, total, progress))
+        for batch in _batches(missing, BATCH * cores):
+            results = workers.map(batch, str, _teller(batch, done, total, progress))
             store.put(zip(batch, results, strict=True))
+            done += sum(map(_weight, batch))
 
 
-def _teller(
-    batch: Sequence[Task], first: int, before: float, total: float, progress: Progress
-) -> Callable[[int, float], None]:
+def _batches(tasks: Sequence[Task], most: float) -> Iterator[list[Task]]:
+    """The tasks in order, as many together as weigh no more, but at least one."""
+    batch: list[Task] = []
+    for task in tasks:
+        if batch and sum(map(_weight, batch)) + _weight(task) > most:
+            yield batch
+            batch = []
+        batch.append(task)
+    if batch:
+        yield batch
+
+
+def _teller(batch: Sequence[Task], before: float, total: float, progress: Progress) -> Callable[[int, float], None]:
     """Hears of the tasks of a batch, and tells how far the whole is."""
     over = [False] * len(batch)
 
     def heard(index: int, share: float) -> None:
         over[index] = over[index] or share >= 1.0
-        done = before + sum(_weight(task) for task, ended in zip(batch, over, strict=True) if ended)
-        progress(done / total, f"{first + sum(over):,} done")
+        progress((before + sum(_weight(task) for task, ended in zip(batch, over, strict=True) if ended)) / total)
 
     return heard
 
 
 def _weight(task: Task) -> float:
-    return ORACLE_WEIGHT if isinstance(task, RunTask) and task.policy == ORACLE else 1.0
+    if isinstance(task, LoadTask):
+        return LOAD_WEIGHT
+    return ORACLE_WEIGHT if task.policy == ORACLE else 1.0
 
 
 def _load(store: Store, task: LoadTask) -> Load:
