@@ -133,7 +133,7 @@ class Claim:
     stated: str
     rule: str
     judge: Callable[[Measured], tuple[Part, ...]]
-    cause: str = ""
+    cause: str
     splits: tuple[tuple[Split, float], ...] = ()
     gap: bool = False
     policies: tuple[str, ...] = ()
@@ -182,8 +182,8 @@ class Finding:
         short = [part.text for part in self.own.parts if part.verdict is not Verdict.REPRODUCED]
         if not short:
             return ""
-        missed = f"missed by: {'; '.join(short)}"
-        return f"{missed}. {self.claim.cause}" if self.claim.cause else missed
+        missed = f"missed: {'; '.join(short)}. " if len(short) < len(self.own.parts) else ""
+        return f"{missed}{self.claim.cause}"
 
 
 def tasks_of(claims: Sequence[Claim], scope: Scope) -> tuple[Task, ...]:
