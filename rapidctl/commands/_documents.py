@@ -12,13 +12,20 @@ from rapidctl.output import Document
 
 DECISION_SHAPE = """\
 id at_s wall_s by reason inputs changes
+predicted held horizon_s candidates measured
   at_s is the controller's monotonic clock, wall_s seconds since 1970
-  inputs   an object: what the decision rested on, by name
-  changes  a list of: subject before after"""
+  inputs      an object: what the decision rested on, by name
+  changes     a list of: subject before after
+  predicted   SLO attainment expected over the next horizon_s, and held, the
+              same if nothing were done; null: nothing was predicted
+  candidates  what was weighed, best first: a list of
+              words predicted chosen
+  measured    SLO attainment in that time; null: not yet, or none"""
 
 STATUS_SHAPE = """\
 one object: ok troubles at_s wall_s epoch controller_id policy paused
             role_moves watts_moved domains nodes instances slo last_decision
+            scored prediction_error
   ok         true when nothing is red; troubles lists what is, in words
   domains    a list of: domain parent budget_w reserved_w held_w free_w draw_w
              over_budget advice
@@ -34,6 +41,8 @@ one object: ok troubles at_s wall_s epoch controller_id policy paused
   slo        ttft_target_s tpot_target_s ttft_attainment tpot_attainment
              ttft_window_s tpot_window_s finished
   last_decision  as in 'rapidctl why'
+  scored         predictions of the policy that were held against what came
+  prediction_error  the mean of the absolute differences
 Names end in the unit: _w watts, _s seconds; attainment is a share of 1.
 null: not known or none, such as a draw without a fresh reading."""
 
@@ -57,6 +66,8 @@ def status_document(status: Status) -> Document:
         "instances": [_instance_document(instance) for instance in status.instances],
         "slo": _slo_document(status.slo),
         "last_decision": decision_document(status.last_decision) if status.last_decision else None,
+        "scored": status.scored,
+        "prediction_error": status.prediction_error,
     }
 
 
@@ -87,6 +98,13 @@ def decision_document(decision: Decision) -> Document:
         "changes": [
             {"subject": subject, "before": before, "after": after} for subject, before, after in decision.changes
         ],
+        "predicted": decision.predicted,
+        "held": decision.held,
+        "horizon_s": decision.horizon_s if decision.predicted is not None else None,
+        "candidates": [
+            {"words": it.words, "predicted": it.predicted, "chosen": it.chosen} for it in decision.candidates
+        ],
+        "measured": decision.measured,
     }
 
 

@@ -8,6 +8,17 @@ from rapid.core.errors import NotFound, Refused
 from rapid.core.status import GpuStatus, NodeStatus, Status
 
 CANDIDATES_SHOWN = 8
+UNITS = {  # by what a name ends in
+    "_tokens": "tokens",
+    "_rps": "requests/s",
+    "_tps": "tokens/s",
+    "_share": "%",
+    "_fraction": "%",
+    "_mw": "W",
+    "_ms": "ms",
+    "_s": "s",
+}
+WRITTEN = {"ttft": "TTFT", "tpot": "TPOT", "kv": "KV", "gpu": "GPU", "gpus": "GPUs", "slo": "SLO"}
 
 
 def number_w(power_mw: int) -> str:
@@ -48,6 +59,30 @@ def latency(value_s: float | None) -> str:
 def share(value: float | None) -> str:
     """A share of 1 as a percentage. Rounded down, so that 100 % means all of them."""
     return "-" if value is None else f"{math.floor(value * 1000) / 10:.1f} %"
+
+
+def points(difference: float) -> str:
+    """A difference of two shares, without its sign: "1.9 points"."""
+    return f"{abs(difference) * 100:.1f} points"
+
+
+def measure(name: str, value: float | str) -> tuple[str, str, str]:
+    """An input of a decision as (what it is, the number, its unit), going by the unit that its name ends in."""
+    stem, unit = name, ""
+    for ending, words in UNITS.items():
+        if name.endswith(ending):
+            stem, unit = name.removesuffix(ending), words
+            break
+    label = " ".join(WRITTEN.get(word, word) for word in stem.split("_"))
+    if isinstance(value, str):
+        return label, value, ""
+    if unit == "%":
+        return label, f"{value * 100:.1f}", unit
+    if unit == "s" and value < 0.1:
+        return label, f"{value * 1000:.3g}", "ms"
+    if unit == "W":
+        return label, f"{value / 1000:.1f}".removesuffix(".0"), unit
+    return label, f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}", unit
 
 
 def clock(wall_s: float) -> str:

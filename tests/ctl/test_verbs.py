@@ -11,18 +11,18 @@ from tests.ctl.conftest import Ctl
 from tests.ctl.fake_controller import FakeController
 
 WHY = """\
-d7  2026-11-17 11:59:48 (12 s ago) by rapid
-TTFT p90 1.40 s is above 1.00 s and TPOT has room: 50 W from decode to prefill
+d7  TTFT p90 1.40 s is above 1.00 s and TPOT has room: 50 W from decode to prefill
+12 s ago, 2026-11-17 11:59:48, by rapid
 
 RESTED ON   VALUE
-ttft_p90_s  1.4
-tpot_p90_s  0.031
-donor       decode
+TTFT p90      1.4  s
+TPOT p90       31  ms
+donor      decode
 
 CHANGED  BEFORE  AFTER    NOW      WHAT
+p0       decode  prefill  prefill  instance on h1
 h1/0     600 W   650 W    650 W    GPU-aa00, p0
 h1/1     600 W   550 W    600 W    GPU-aa01, d0
-p0       decode  prefill  prefill  instance on h1
 """
 DECISIONS = """\
 ID  WHEN                 BY                 CHANGES  REASON
@@ -238,7 +238,9 @@ def test_why_finds_a_gpu_by_the_beginning_of_its_uuid(ctl: Ctl, controller: Fake
 
 def test_an_id_is_never_taken_for_the_beginning_of_a_uuid(ctl: Ctl, controller: FakeController) -> None:
     controller.decisions = (replace(OLDER, id="GPU-aa"),)
-    assert ctl("why", "GPU-aa").stdout.startswith("GPU-aa  2026-11-17 10:53:20 (67 min ago) by operator ann@ops1\n")
+    assert ctl("why", "GPU-aa").stdout.startswith(
+        "GPU-aa  budget of rack1 from 2500 W to 2400 W\n67 min ago, 2026-11-17 10:53:20, by operator ann@ops1\n"
+    )
 
 
 def test_why_says_what_it_does_not_know(ctl: Ctl, controller: FakeController) -> None:
@@ -257,3 +259,5 @@ def test_why_is_told_to_machines(ctl: Ctl) -> None:
     document = json.loads(ctl("why", "d7", "--json").stdout)
     assert document["changes"][0] == {"subject": "GPU-aa00", "before": "600 W", "after": "650 W"}
     assert document["wall_s"] == MOVE.wall_s
+    forecast = [document[key] for key in ("predicted", "held", "horizon_s", "candidates", "measured")]
+    assert forecast == [None, None, None, [], None]
