@@ -65,7 +65,7 @@ def _summary(results: Results, table: Rows, records: Sequence[Record]) -> dict[s
         "focus_leads": listed(leads),
         "focus_harm": percent(mine.harm, 0),
         "focus_worst": f"{percent(mine.greatest_harm_by)} points ({mine.greatest_harm.cell})",
-        "focus_regret": _plain(gain(lead(foreseen, ORACLE, FOCUS))),
+        "focus_regret": level(lead(foreseen, ORACLE, FOCUS)),
         "harm": percent(HARM, 0),
         "near": percent(LEVEL),
         "plain": _coded(PLAIN),

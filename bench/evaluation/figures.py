@@ -1,7 +1,7 @@
 """Plots of the results. Colours are those of `rapidctl sim`: one per policy, one per role."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.evaluation.grid import LOAD_SHARE, budget_mw
 from bench.evaluation.results import Results
@@ -21,7 +21,7 @@ from bench.evaluation.tell import (
 )
 from rapid.core.cluster import Role
 from rapid.sim.study import LEVELS, falling
-from rapidctl.sim.canvas import ALARM, FAINT, INK, POLICIES, ROLES, figure_at, tidy
+from rapidctl.sim.canvas import ALARM, FAINT, INK, ROLES, colours, figure_at, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 COLUMNS = 4  # of panels
 ATTAINED, HARMED, RATES, WATTS, REGRET = "attainment.png", "harm.png", "rates.png", "watts.png", "regret.png"
+LINE: Any = {"linewidth": 1.7, "markersize": 4}
 BEYOND = 10  # points shown on both sides of all means; an interval may go on
 ORDER = (Role.PREFILL, Role.DECODE, Role.MIXED)  # as the fields of Roles
 
@@ -44,33 +45,24 @@ def draw_all(results: Results, folder: Path) -> None:
 
 
 def draw_attained(results: Results, table: Rows, path: Path) -> None:
-    """Against the budget, a panel per trace. Policies lie a little apart, so that no interval hides another."""
-    grid = results.grid
+    """Against the budget, a panel per trace. Intervals would hide the lines; the tables have them."""
+    grid, paint = results.grid, colours(list(results.grid.policies))
     title = "Attainment against budget, mean over engines and corners"
+    shown = [100 * share for share in grid.shares]
     with figure_at(path, title, _size(len(grid.traces))) as figure:
         for axes, trace in zip(_panels(figure, len(grid.traces)), grid.traces, strict=True):
-            for place, policy in enumerate(grid.policies):
-                found = [attained(of(table, policy, where(trace=trace, share=share))) for share in grid.shares]
-                apart = 0.35 * (place - (len(grid.policies) - 1) / 2)
-                axes.errorbar(
-                    [100 * share + apart for share in grid.shares],
-                    [100 * each.mean for each in found],
-                    yerr=[100 * (each.half or 0.0) for each in found],
-                    color=POLICIES[policy],
-                    label=policy,
-                    marker="o",
-                    markersize=3.5,
-                    linewidth=1.6,
-                    elinewidth=0.8,
-                )
+            for policy in grid.policies:
+                found = [attained(of(table, policy, where(trace=trace, share=share))).mean for share in grid.shares]
+                axes.plot(shown, [100 * mean for mean in found], color=paint[policy], label=policy, marker="o", **LINE)
             axes.set_title(trace, loc="left", fontsize=11, fontweight="bold")
             axes.set_ylim(0, 102)
-            axes.set_xticks([100 * share for share in grid.shares])
+            axes.set_xticks(shown)
         _label(figure, "budget (% of the ceilings)", "requests that meet both targets (%)")
 
 
 def draw_harm(results: Results, table: Rows, path: Path) -> None:
     """All cells of a policy in the order of what it gains over the better of the two that never move anything."""
+    paint = colours(list(results.grid.policies))
     movers = [policy for policy in results.grid.policies if policy not in PLAIN]
     title = f"Gain over the better of {' and '.join(PLAIN)}, cell by cell"
     with figure_at(path, title, (9.5, 5.6)) as figure:
@@ -79,10 +71,12 @@ def draw_harm(results: Results, table: Rows, path: Path) -> None:
             gains = sorted(100 * margin(row, policy) for row in table.values())
             share = [100 * (number + 0.5) / len(gains) for number in range(len(gains))]
             harmed = sum(gain < -100 * HARM for gain in gains) / len(gains)
-            label = f"{policy}: loses in {100 * harmed:.0f} % of the cells"
-            axes.plot(share, gains, color=POLICIES[policy], linewidth=2.0, label=label)
+            label = f"{policy}: harm in {100 * harmed:.0f} % of the cells"
+            axes.plot(share, gains, color=paint[policy], linewidth=2.0, label=label)
         axes.axhline(0, color=INK, linewidth=1.0)
-        axes.axhspan(axes.get_ylim()[0], -100 * HARM, color=ALARM, alpha=0.06, linewidth=0)
+        low, high = axes.get_ylim()
+        axes.axhspan(min(low, -100 * HARM), -100 * HARM, color=ALARM, alpha=0.06, linewidth=0)
+        axes.set_ylim(low, high)
         axes.set_xlim(0, 100)
         axes.set_xlabel("cells, the worst first (%)", color=INK)
         axes.set_ylabel("gain (points of attainment)")
@@ -92,7 +86,7 @@ def draw_harm(results: Results, table: Rows, path: Path) -> None:
 
 def draw_rates(results: Results, path: Path) -> None:
     """Attainment against rate, a panel per trace of the sweep."""
-    sweep, grid = results.grid.sweep, results.grid
+    grid, sweep, paint = results.grid, results.grid.sweep, colours(list(results.grid.policies))
     setting = grid.shown(sweep.traces[0])
     title = f"Attainment against rate: {setting.profile} ({setting.corner}), budget {100 * LOAD_SHARE:.0f} %"
     with figure_at(path, title, _size(len(sweep.traces), each=4.0)) as figure:
@@ -100,19 +94,11 @@ def draw_rates(results: Results, path: Path) -> None:
             for level in LEVELS:
                 axes.axhline(100 * level, color=FAINT, linewidth=0.9, linestyle=(0, (4, 3)))
             for curve in curves(results, trace):
-                shade = POLICIES[curve.policy]
-                line = falling(curve.means)
-                axes.plot([at for at, _ in line], [100 * share for _, share in line], color=shade, linewidth=1.7)
-                axes.errorbar(
-                    list(curve.points),
-                    [100 * point.mean for point in curve.points.values()],
-                    yerr=[100 * (point.half or 0.0) for point in curve.points.values()],
-                    color=shade,
-                    label=curve.policy,
-                    fmt="o",
-                    markersize=3.5,
-                    elinewidth=0.8,
-                )
+                colour, means = paint[curve.policy], curve.means
+                line = falling(means)
+                axes.plot([at for at, _ in line], [100 * share for _, share in line], color=colour, **LINE)
+                axes.scatter(list(means), [100 * share for share in means.values()], color=colour, s=14)
+                axes.plot([], [], color=colour, label=curve.policy, marker="o", **LINE)
             axes.set_title(trace, loc="left", fontsize=11, fontweight="bold")
             axes.set_ylim(0, 103)
             axes.set_xlim(0, None)
@@ -159,7 +145,7 @@ def _draw_watts(results: Results, table: Rows, profile: str, share: float, axes:
 
 def draw_regret(results: Results, table: Rows, path: Path) -> None:
     """What a policy attains less than the oracle, a panel per budget, a row per trace."""
-    grid = results.grid
+    grid, paint = results.grid, colours(list(results.grid.policies))
     setting = grid.shown(grid.traces[0])
     title = f"Regret: the oracle's attainment less the policy's; {setting.profile} ({setting.corner})"
     with figure_at(path, title, (5.6 * max(2, len(grid.oracle_shares)), 1.4 + 0.75 * len(grid.traces))) as figure:
@@ -174,7 +160,7 @@ def draw_regret(results: Results, table: Rows, path: Path) -> None:
                     [100 * each.mean for each in found],
                     [line + apart for line in range(len(grid.traces))],
                     xerr=[100 * (each.half or 0.0) for each in found],
-                    color=POLICIES[policy],
+                    color=paint[policy],
                     label=policy,
                     fmt="o",
                     markersize=5,

@@ -11,7 +11,7 @@ from bench.evaluation.results import Results
 from bench.evaluation.tasks import DRAIN_S, RunTask
 from rapid.sim.outcome import Outcome
 from rapid.sim.requests import Request
-from rapid.sim.scenario import Scenario
+from rapid.sim.scenario import COLOCATED, Scenario
 from rapid.sim.site import simulate
 from rapidctl.sim.canvas import INK, figure_at, tidy
 from rapidctl.sim.film import Film
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SHOWN = ("static", "power", "roles", "rapid")  # the others never move anything
+LEFT_OUT = ("uniform", COLOCATED)  # nothing ever happens, and all limits are equal
 LOAD_HEIGHT, ROWS = 0.6, (1.2, 1.2, 0.9)  # of the panels, from above
 
 
@@ -33,7 +33,7 @@ def draw_films(results: Results, folder: Path) -> None:
     for trace in grid.films:
         setting = grid.shown(trace)
         seed = grid.seeds // 2
-        shown = [policy for policy in SHOWN if policy in grid.policies]
+        shown = [policy for policy in grid.policies if policy not in LEFT_OUT]
         tasks = [
             RunTask(Cell(setting, LOAD_SHARE), policy, seed, grid.seeds, grid.seconds, rates_rps[setting])
             for policy in shown

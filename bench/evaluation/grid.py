@@ -128,6 +128,7 @@ class Grid:
         return sum(self.seeds for _ in self.entries()) + swept
 
 
+SPEEDS = (0.2, 0.35, 0.5, 0.65, 0.8, 1.0, 1.3, 1.6, 2.0)
 FULL = Grid(
     traces=("azure", "azure-code", "mooncake", "servegen-mlarge", "servegen-r1", "longbench", "sonnet", "burst"),
     profiles=tuple(FLEETS),
@@ -136,7 +137,7 @@ FULL = Grid(
     policies=POLICIES,
     seeds=5,
     seconds=60.0,
-    sweep=Sweep(("azure", "servegen-mlarge", "longbench", "sonnet"), (0.35, 0.5, 0.63, 0.8, 1.0, 1.26, 1.6, 2.0), 3),
+    sweep=Sweep(("azure", "servegen-mlarge", "longbench", "sonnet"), SPEEDS, 3),
     oracle_shares=(0.57, 0.80),
     films=("sonnet", "azure"),
 )

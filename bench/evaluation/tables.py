@@ -120,7 +120,7 @@ def effort(results: Results, table: Rows) -> str:
     lines = []
     for policy in results.grid.policies:
         entries = of(table, policy)
-        watts = [f"{_role_mean(entries, 'limit_w', role)} / {_role_mean(entries, 'draw_w', role)}" for role in ROLES]
+        watts = [" / ".join(_role_means(entries, role)) or NOTHING for role in ROLES]
         moves = f"{sum(each.role_moves for each in entries) / len(entries):.1f}"
         moved = f"{sum(each.watts_moved for each in entries) / len(entries):,.0f}"
         lines.append((f"`{policy}`", *watts, f"{joules(entries):.2f}", moves, moved))
@@ -163,6 +163,8 @@ def _span(values: Sequence[float], digits: int) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _role_mean(entries: Sequence[Entry], field: str, role: str) -> str:
-    values = [value for each in entries if (value := getattr(getattr(each, field), role)) is not None]
-    return f"{sum(values) / len(values):.0f}" if values else NOTHING
+def _role_means(entries: Sequence[Entry], role: str) -> list[str]:
+    """Limit and draw of a GPU of the role, in watts; empty: nobody had it."""
+    columns = [[getattr(each.limit_w, role) for each in entries], [getattr(each.draw_w, role) for each in entries]]
+    measured = [[value for value in column if value is not None] for column in columns]
+    return [f"{sum(values) / len(values):.0f}" for values in measured if values]

@@ -8,10 +8,12 @@ import pytest
 
 from bench.evaluation import tables
 from bench.evaluation.__main__ import main
-from bench.evaluation.document import write
+from bench.evaluation.document import TEMPLATE, write
+from bench.evaluation.grid import FULL
 from bench.evaluation.results import Entry, OverBudget, Results, check_budget, load, save
 from bench.evaluation.tell import attained, curves, lead, margin, of, record, role_watts, rows, where
 from rapid.core.cluster import Role
+from rapid.sim.scenario import ORACLE
 from rapid.sim.study import student_t
 from tests.sim.evaluation import CELLS, planted
 
@@ -97,6 +99,11 @@ def test_the_document_says_what_the_results_say(tmp_path: Path) -> None:
     assert "| `azure` | 12.0 (61 %) |" in text
     assert "Made by hand: `sonnet`." in flat
     assert max(len(line) for line in text.splitlines() if not line.startswith(("|", "!"))) <= 140
+
+
+@pytest.mark.parametrize("policy", [*FULL.policies, ORACLE])
+def test_the_document_says_what_every_policy_does(policy: str) -> None:
+    assert f"\n| `{policy}` | " in TEMPLATE.read_text()
 
 
 def test_a_table_has_one_row_per_part_and_marks_the_greatest(tmp_path: Path) -> None:
