@@ -1,7 +1,7 @@
 """Relative speed over a grid of fractions of full power, bent by evidence: small sums in closed form, no iteration.
 
-A curve is a prior shape times exp(bend). The bend is a random walk from knot to knot, so where nothing was ever seen
-it goes on as the nearest evidence left it: a bin nobody visited follows the prior's shape, scaled by what is known.
+A curve is a prior shape times exp(bend). The bend is one power of the prior's shape, steeper or flatter all over, and a
+random walk from knot to knot. So a bin nobody visited follows the prior's shape, as it is known from the others.
 """
 
 from collections.abc import Callable, Sequence
@@ -73,6 +73,33 @@ def smooth(seen: Sequence[float], weights: Sequence[float], stiffness: float, pu
     for knot in range(last - 1, -1, -1):
         bend[knot] = (rights[knot] + stiffness * bend[knot + 1]) / pivots[knot]
     return bend
+
+
+def bend_of(
+    seen: Sequence[float],
+    weights: Sequence[float],
+    shape: Sequence[float],
+    *,
+    stiffness: float,
+    pull: float,
+    give: float,
+) -> list[float]:
+    """smooth(), with a multiple of `shape` (the log of the prior) besides; give: standard deviation of that multiple.
+
+    The multiple is found first, in closed form, from what smoothing alone leaves over.
+    """
+    alone = smooth(seen, weights, stiffness, pull)
+    smoothed = smooth(shape, weights, stiffness, pull)
+    left, power = 0.0, 1 / give**2
+    for weight, direction, value, calm, calm_shape in zip(weights, shape, seen, alone, smoothed, strict=True):
+        if weight:
+            left += weight * direction * (value - calm)
+            power += weight * direction * (direction - calm_shape)
+    multiple = left / power
+    return [
+        calm + multiple * (direction - calm_shape)
+        for calm, direction, calm_shape in zip(alone, shape, smoothed, strict=True)
+    ]
 
 
 def concave(values: Sequence[float], weights: Sequence[float]) -> list[float]:

@@ -8,10 +8,11 @@ and the bend of the speed curve are found in turns. Coefficients are relative to
 
 from math import exp, log, log2
 
-from rapid.core.policy.predictive.curve import KNOTS, TOP, Curve, bent, nearest, prior_values, rising, smooth
+from rapid.core.policy.predictive.curve import KNOTS, TOP, Curve, bend_of, bent, nearest, prior_values, rising, smooth
 from rapid.core.policy.predictive.start import Start
 
 _STIFFNESS = 1 / 0.05**2  # from knot to knot the shape may be off by 5 % (assumed)
+_GIVE = 0.5  # and its loss be so much greater or less (assumed)
 _APART = 0.5  # how far one coefficient may be off by itself (assumed), besides the error that all three share
 _LEAST = 0.05  # a coefficient by the start profile's
 _SURE_PRECISION = 3000.0  # of the level; there half of the confidence is reached
@@ -78,6 +79,7 @@ class DecodeModel:
         self._start = start
         self._prior = prior_values(start.decode_speed)
         self._first = (start.decode_ms / 1e3, start.decode_sequence_ms / 1e3, start.decode_context_ms / 1e3)
+        self._shape = [log(value) for value in self._prior]
         self._ridge = _ridge(start.sure, _APART * min(1.0, start.sure))
         self._pull = 1 / start.sure**2
         self._sums = [[0.0] * _TERMS for _ in range(KNOTS)]
@@ -139,7 +141,7 @@ class DecodeModel:
                 weights[knot] = square = _square(self._parts, terms)
                 pa, pb, pc = self._parts
                 seen[knot] = log(square / max(1e-9 * square, pa * terms[6] + pb * terms[7] + pc * terms[8]))
-        self._bend = smooth(seen, weights, _STIFFNESS, self._pull)
+        self._bend = bend_of(seen, weights, self._shape, stiffness=_STIFFNESS, pull=self._pull, give=_GIVE)
         self._apply([weight + 1.0 for weight in weights])
 
     # ---- memory ----

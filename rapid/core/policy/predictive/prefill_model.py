@@ -1,15 +1,16 @@
 """What prefill costs and how it slows down under a limit, learned from tokens and busy time."""
 
-from math import exp
+from math import exp, log
 
-from rapid.core.policy.predictive.curve import KNOTS, TOP, XS, Curve, bent, concave, nearest, prior_values, smooth
+from rapid.core.policy.predictive.curve import KNOTS, TOP, XS, Curve, bend_of, bent, concave, nearest, prior_values
 from rapid.core.policy.predictive.start import Start
 
 # Busy time is sampled, so an interval that is busy for certain tells more than one of which only the ends were seen.
-_CERTAIN_WEIGHT = 6.0
+_CERTAIN_WEIGHT = 4.0
 _CERTAIN_VARIANCE = 0.03  # of the tokens of an interval, by what they take: batches end when they end (assumed)
 _SAMPLED_VARIANCE = 0.20  # of the busy share of an interval of which the ends were seen (a coin's is .25)
-_STIFFNESS = 1 / 0.04**2  # from knot to knot the shape may be off by 4 % (assumed)
+_STIFFNESS = 1 / 0.03**2  # from knot to knot the shape may be off by 3 % (assumed)
+_GIVE = 0.5  # its exponent by half (assumed)
 _FULL_BATCH = 2000.0  # tokens that share the fixed part of a batch, at least (assumed)
 _SURE_PRECISION = 150.0  # of the level; there half of the confidence is reached
 
@@ -22,6 +23,7 @@ class PrefillModel:
     def __init__(self, start: Start) -> None:
         self._start = start
         self._prior = prior_values(start.prefill_speed)
+        self._shape = [log(value) for value in self._prior]
         self._busy_s = [0.0] * KNOTS
         self._work_s = [0.0] * KNOTS
         self._variance = [0.0] * KNOTS
@@ -33,7 +35,7 @@ class PrefillModel:
 
     def token_s(self, prompt_tokens: float, spread: float) -> float:
         """Seconds per token at full speed. spread: mean square of the prompts' lengths over their squared mean."""
-        return self._slowness * self.prior_token_s(prompt_tokens, spread)
+        return self.slowness * self.prior_token_s(prompt_tokens, spread)
 
     def prior_token_s(self, prompt_tokens: float, spread: float) -> float:
         """The same, as the start profile has it."""
@@ -78,7 +80,7 @@ class PrefillModel:
             if weight:
                 expected_s = self._busy_s[knot] * exp(self._bend[knot])
                 seen[knot] += min(1.5, max(-0.7, self._work_s[knot] / expected_s - 1.0))
-        self._bend = smooth(seen, weights, _STIFFNESS, self._pull)
+        self._bend = bend_of(seen, weights, self._shape, stiffness=_STIFFNESS, pull=self._pull, give=_GIVE)
         self._apply([weight + 1.0 for weight in weights])
 
     # ---- memory ----
@@ -98,7 +100,7 @@ class PrefillModel:
 
     def _apply(self, weights: list[float]) -> None:
         values = concave(bent(self._prior, self._bend), weights)
-        self._slowness = 1.0 / values[TOP]
+        self.slowness = 1.0 / values[TOP]
         self.speed = Curve([value / values[TOP] for value in values])
 
 

@@ -18,8 +18,8 @@ class Start:
     step of B sequences with C tokens of context decode_ms + decode_sequence_ms B + decode_context_ms C, and the host's
     host_ms + host_sequence_ms B, which no limit slows down.
 
-    prefill_exponent   speed of prefill is x ** (this * (1.5 - x)), x = limit / ceiling: local exponents grow as the limit
-                       falls. The default lies between the ends of the band of the simulator's profiles
+    prefill_exponent   speed of prefill is x ** (this * (1.5 - x)), x = limit / ceiling: steeper as the limit falls. The
+                       default lies between the ends of the band of the simulator's profiles
     natural_fraction   draw of a decode step of 32 sequences without a limit, by ceiling
     sure               how far times may be off before they are doubted: one standard deviation, relative
     """
