@@ -3,7 +3,6 @@
 Promise 5 holds for policies that remember, too: same events in, same commands out, byte for byte.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +17,7 @@ from rapid.core.settings import Settings
 from tests.core import rerun
 from tests.core.hosts import W
 from tests.core.site import Site, paper_site, with_engines
-from tests.core.views import paper
+from tests.core.views import goes_on, paper
 
 CANDIDATES = (Candidate("g0 + 1 W", 0.9, chosen=True), Candidate("as it is", 0.6))
 
@@ -133,16 +132,6 @@ def test_a_memory_that_depends_on_more_than_the_events_would_be_caught() -> None
     learner_of_stale.views = 1
 
     assert rerun.lines(stale, site.events) != [repr(step) for step in site.commands]
-
-
-def goes_on(make: Callable[[], StatefulPolicy], seen: Sequence[View], break_at: int) -> bool:
-    """Whether one that was restored after some views wants the same from then on as one without a break."""
-    whole, first, second = make(), make(), make()
-    wants = [whole.decide(view) for view in seen]
-    for view in seen[:break_at]:
-        first.decide(view)
-    second.restore(first.state())
-    return [second.decide(view) for view in seen[break_at:]] == wants[break_at:]
 
 
 def views_of(count: int) -> list[View]:

@@ -11,11 +11,11 @@ from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
 from rapid.core.cluster import GpuView, InstanceView, Phase, Role, Targets, View
-from rapid.core.policy import NAMES, NO_CHANGE, Policy, make
+from rapid.core.policy import NAMES, NO_CHANGE, Policy, StatefulPolicy, make
 from rapid.core.policy.rapid import Rapid
 from tests.core.engines import load
 from tests.core.hosts import W
-from tests.core.views import after_w, gpu, instance, view
+from tests.core.views import after_w, goes_on, gpu, instance, view
 
 Promise = Callable[[View, Targets], bool]
 
@@ -104,7 +104,7 @@ def names_only_what_changes_and_why(seen: View, targets: Targets) -> bool:
     roles = {one.instance: one.role for one in seen.instances}
     changes = bool(targets.limits_mw or targets.roles)
     return (
-        bool(targets.reason) == changes
+        (targets.reason or not changes)
         and all(limits[name] != limit_mw for name, limit_mw in targets.limits_mw.items())
         and all(roles[name] is not role for name, role in targets.roles.items())
     )
@@ -136,10 +136,23 @@ def test_what_a_policy_wants_can_be_granted(name: str, seen: View) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @given(seen=views())
-def test_a_policy_remembers_nothing_but_the_view(name: str, seen: View) -> None:
+def test_what_a_new_policy_wants_rests_on_the_view_alone(name: str, seen: View) -> None:
     policy = make(name, {})
 
-    assert policy.decide(seen) == policy.decide(seen) == make(name, {}).decide(seen)
+    assert policy.decide(seen) == make(name, {}).decide(seen)
+    if not isinstance(policy, StatefulPolicy):
+        assert policy.decide(seen) == policy.decide(seen)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(seen=st.lists(views(), min_size=2, max_size=8), broken=st.integers(0, 10**9))
+def test_a_policy_goes_on_from_its_state_as_if_there_had_been_no_break(
+    name: str, seen: list[View], broken: int
+) -> None:
+    """Whatever it sees, at the pace of the control loop; only what it remembers may tell the two apart."""
+    paced = [replace(each, at_s=each.at_s + number / 2) for number, each in enumerate(seen)]
+
+    assert goes_on(lambda: make(name, {}), paced, 1 + broken % (len(paced) - 1))
 
 
 @pytest.mark.parametrize("name", ["uniform", "static"])

@@ -1,9 +1,10 @@
 """What a policy sees, for tests: one node of eight GPUs as in the RAPID paper (arXiv 2601.12241), or any other."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from rapid.core.cluster import GpuView, InstanceView, Latencies, Phase, PhaseLoad, Role, SloTargets, Targets, View
+from rapid.core.policy import Policy, StatefulPolicy
 from tests.core.engines import BOTH, load
 from tests.core.hosts import W
 
@@ -97,3 +98,15 @@ def changed(seen: View, **changes: InstanceView) -> View:
 def after_w(seen: View, targets: Targets) -> dict[str, float]:
     """All limits when the targets are in force, in watts."""
     return {each.gpu: targets.limits_mw.get(each.gpu, each.limit_mw) / W for each in seen.gpus}
+
+
+def goes_on(make: Callable[[], Policy], seen: Sequence[View], break_at: int) -> bool:
+    """Whether a policy that takes over from another after some views, with its state if it has any, wants the same from
+    then on as one without a break."""
+    whole, first, second = make(), make(), make()
+    wants = [whole.decide(view) for view in seen]
+    for view in seen[:break_at]:
+        first.decide(view)
+    if isinstance(first, StatefulPolicy) and isinstance(second, StatefulPolicy):
+        second.restore(first.state())
+    return [second.decide(view) for view in seen[break_at:]] == wants[break_at:]
