@@ -35,7 +35,7 @@ from rapid.core.forecasts import Forecasts
 from rapid.core.ledger import Ledger
 from rapid.core.limits import Limits
 from rapid.core.loads import Loads
-from rapid.core.policy import NO_CHANGE, make
+from rapid.core.policy import NO_CHANGE, Policy, make
 from rapid.core.roles import Roles
 from rapid.core.settings import Settings
 from rapid.core.slo import Slo
@@ -51,7 +51,7 @@ class Control:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.policy = make(settings.policy, settings.policy_settings)
+        self.policy = self.make_policy()
         self.policy_ahead_s = 0.0  # of this life's clock, so that the time in its views goes on from life to life
         self.slo = Slo(settings.slo, settings.window_s)
         self.started: Started | None = None
@@ -92,6 +92,14 @@ class Control:
     def status(self, at_s: float) -> Status:
         """The whole picture at at_s."""
         return picture.draw(self, at_s)
+
+    def plan(self) -> Decision:
+        """What the policy would decide now, without doing it."""
+        return picture.plan(self)
+
+    def make_policy(self) -> Policy:
+        """A new one, as configured."""
+        return make(self.settings.policy, self.settings.policy_settings)
 
     def snapshot(self) -> ControlSnapshot:
         """What the next life starts with."""

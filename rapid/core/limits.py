@@ -70,14 +70,23 @@ class Limits:
         return [SendGrants(batch) for batch in batches]
 
     def settled(self, movable: list[str], at_s: float) -> bool:
-        """Every target is in force and paid for, or has been waited for long enough."""
-        targets = {gpu: self.targets_mw[gpu] for gpu in movable if gpu in self.targets_mw}
-        if len(targets) == len(movable) and self.ledger.settled(targets):
+        """Every target is in force and paid for, or has been waited for long enough. To be asked once a tick."""
+        if self._in_force(movable):
             self._unsettled_s = None
-            return True
-        if self._unsettled_s is None:
+        elif self._unsettled_s is None:
             self._unsettled_s = at_s
-        return at_s - self._unsettled_s >= _UNSETTLED_S
+        return self._waited_for(at_s)
+
+    def looks_settled(self, movable: list[str], at_s: float) -> bool:
+        """The same for somebody who only looks."""
+        return self._waited_for(at_s) if self._unsettled_s is not None else self._in_force(movable)
+
+    def _in_force(self, movable: list[str]) -> bool:
+        targets = {gpu: self.targets_mw[gpu] for gpu in movable if gpu in self.targets_mw}
+        return len(targets) == len(movable) and self.ledger.settled(targets)
+
+    def _waited_for(self, at_s: float) -> bool:
+        return self._unsettled_s is None or at_s - self._unsettled_s >= _UNSETTLED_S
 
     def forget_released(self) -> None:
         """Drop the targets of GPUs that the ledger no longer books."""

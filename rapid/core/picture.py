@@ -1,14 +1,30 @@
-"""What is read off the control loop: the view that a policy gets, the status that an operator gets. Changes nothing."""
+"""What is read off the control loop: the view that a policy gets, the status and plan that an operator gets. Changes
+nothing.
+"""
 
 from typing import TYPE_CHECKING
 
-from rapid.core.cluster import GpuView, InstanceView, Latencies, NodeHealth, Phase, PhaseLoad, Role, View
+from rapid.core.cluster import (
+    Decision,
+    GpuView,
+    InstanceView,
+    Latencies,
+    NodeHealth,
+    Phase,
+    PhaseLoad,
+    Role,
+    Targets,
+    View,
+)
 from rapid.core.errors import watts
+from rapid.core.policy import Policy, StatefulPolicy
 from rapid.core.roles import Instance
 from rapid.core.status import DomainStatus, GpuStatus, InstanceStatus, NodeStatus, SloStatus, Status
 
 if TYPE_CHECKING:
     from rapid.core.control import Control
+
+PLAN = "plan"  # in place of the id of a decision
 
 
 def view(control: "Control", movable: list[str], settled: bool) -> View:
@@ -39,6 +55,44 @@ def view(control: "Control", movable: list[str], settled: bool) -> View:
         since_role_s=_in_ticks(at_s - max(control.last_role_s, control.came_up_s), settings.tick_s),
         scores=control.forecasts.recent,
     )
+
+
+def plan(control: "Control") -> Decision:
+    """What the policy would decide now, under the id PLAN. One that remembers is asked through a copy."""
+    assert control.started is not None
+    at_s = control.at_s
+    wanted = Targets({}, {}, "no GPU can be moved: none is managed on a node that reports")
+    changes: list[tuple[str, str, str]] = []
+    movable = control.limits.movable(at_s)
+    if movable:
+        seen = view(control, movable, control.limits.looks_settled(movable, at_s))
+        wanted = _copy_of_policy(control).decide(seen)
+        limits_mw = wanted.limits_mw
+        changes += [(it.gpu, watts(it.limit_mw), watts(limits_mw[it.gpu])) for it in seen.gpus if it.gpu in limits_mw]
+        changes += [(name, control.roles.get(name).role.value, role.value) for name, role in wanted.roles.items()]
+    return Decision(
+        PLAN,
+        at_s,
+        control.started.wall_s + at_s - control.started.at_s,
+        control.policy.name,
+        wanted.reason or "nothing is due",
+        wanted.inputs,
+        tuple(changes),
+        wanted.predicted,
+        wanted.held,
+        wanted.horizon_s,
+        wanted.candidates,
+    )
+
+
+def _copy_of_policy(control: "Control") -> Policy:
+    policy = control.policy
+    if not isinstance(policy, StatefulPolicy):
+        return policy
+    copy = control.make_policy()
+    assert isinstance(copy, StatefulPolicy)
+    copy.restore(policy.state())
+    return copy
 
 
 def _in_ticks(time_s: float, tick_s: float) -> float:

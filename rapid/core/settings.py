@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from rapid.core.cluster import Domain, NodeSpec, SloTargets
 from rapid.core.errors import ConfigInvalid, watts
 
-
 POLICY_START = "start_"  # before the name of each value of a policy's start profile
 
 
@@ -35,8 +34,8 @@ class Settings:
     silent_after_s  a node whose last report is older is silent; an engine load that old is stale
     window_s, quantile  over which TTFT and TPOT are judged (assumed 5 s at p90; the RAPID paper does not say)
     drain_s, switch_timeout_s  how long an engine may drain, and then switch and warm up, before the change has failed
-    policy_settings  the named settings of the policy, and, behind POLICY_START, the values of its start profile: what it
-                     is to believe of the engines before it has seen them; an unknown name is refused
+    policy_settings  the named settings of the policy, and, behind POLICY_START, the values of its start profile: what
+                     it is to believe of the engines before it has seen them; an unknown name is refused
     """
 
     domains: tuple[Domain, ...]

@@ -1,5 +1,5 @@
-"""A decision in blocks that an operator understands in ten seconds: what and why, what was expected and what came of it,
-the numbers it rested on, what else was weighed, and what it changed.
+"""A decision in blocks that an operator understands in ten seconds: what and why, what was expected and what came of
+it, the numbers it rested on, what else was weighed, and what it changed.
 """
 
 from collections.abc import Iterable

@@ -13,7 +13,6 @@ from rapid.core.commands import Announce, Command, Scored
 from rapid.core.control import Control
 from rapid.core.events import BudgetAsked, ControlSnapshot, PauseAsked, Ticked
 from rapid.core.policy import NO_CHANGE, StatefulPolicy
-from rapid.core.settings import Settings
 from tests.core import rerun
 from tests.core.hosts import W
 from tests.core.site import Site, paper_site, with_engines
@@ -76,9 +75,8 @@ class Other(Learner):
 class Learning(Control):
     kind: type[Learner] = Learner
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self.policy = self.kind()
+    def make_policy(self) -> Learner:
+        return self.kind()
 
 
 class LearningAnew(Learning):
@@ -192,6 +190,39 @@ def test_the_state_of_another_policy_is_left() -> None:
     site.begin(epoch=2, snapshot=snapshot)
 
     assert learner(site).views == 0
+
+
+# ---- what a policy would do ----
+
+
+@pytest.mark.parametrize("control", [Learning, Control])
+def test_a_plan_is_what_the_next_tick_would_decide_and_changes_nothing(control: type[Control]) -> None:
+    planned, plain = learning_site(control), learning_site(control)
+    for site in (planned, plain):
+        for index in range(4):
+            site.loads[f"e{index}"] = {"waiting": 6, "oldest_wait_s": 1.5, "ttfts": {1.5: 10}}
+    met = 0
+    for _ in range(60):
+        for site in (planned, plain):
+            site.run(0.1)
+            site.report("n1")
+        expected = planned.control.plan()
+        assert planned.control.plan() == expected
+        for site in (planned, plain):
+            site.step(Ticked(site.now))
+        assert planned.commands == plain.commands, "looking changes nothing"
+        decisions = [each.decision for each in planned.commands[-1] if isinstance(each, Announce)]
+        assert decisions == [replace(expected, id=each.id) for each in decisions]
+        assert bool(decisions) == bool(expected.changes)
+        met += len(decisions)
+    assert met > 0
+
+
+def test_a_plan_says_why_it_can_plan_nothing() -> None:
+    site = paper_site(control=Learning)
+    assert site.control.plan().reason == "no GPU can be moved: none is managed on a node that reports"
+    site.run(1.0)
+    assert site.control.plan().reason == "nothing is due"
 
 
 # ---- what a policy predicts ----
