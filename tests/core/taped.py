@@ -103,7 +103,3 @@ class Deck:
             since_power_s=float("inf"),
             since_role_s=float("inf"),
         )
-
-
-def gpu_of(view: View) -> GpuView:
-    return view.gpus[0]

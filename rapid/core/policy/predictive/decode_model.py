@@ -8,15 +8,15 @@ and the bend of the speed curve are found in turns. Coefficients are relative to
 
 from math import exp, log, log2
 
-from rapid.core.policy.predictive.curve import KNOTS, TOP, Curve, bend_of, bent, nearest, prior_values, rising, smooth
+from rapid.core.policy.predictive.curve import KNOTS, TOP, Curve, bent, nearest, prior_values, rising, smooth
 from rapid.core.policy.predictive.start import Start
 
 _STIFFNESS = 1 / 0.05**2  # from knot to knot the shape may be off by 5 % (assumed)
-_GIVE = 0.5  # and its loss be so much greater or less (assumed)
 _APART = 0.5  # how far one coefficient may be off by itself (assumed), besides the error that all three share
 _LEAST = 0.05  # a coefficient by the start profile's
 _SURE_PRECISION = 3000.0  # of the level; there half of the confidence is reached
 _TERMS = 9  # of a knot: aa, ab, ac, bb, bc, cc; a, b, c
+_GONE = 1e-6  # evidence that weighs no more than this is none
 _OCTAVES = 10  # batches 1, 2, 4 .. 512
 _OCTAVE_STIFFNESS = 1 / 0.04**2
 _UNBOUND = 0.90  # a GPU that draws less than this part of its limit is not held back by it
@@ -53,7 +53,7 @@ class Natural:
             self._sums[octave] += _DRAW_PRECISION * log(min(1.2, max(0.2, draw)) / self._prior[octave])
 
     def forget(self, keep: float) -> None:
-        self._weights = [weight * keep for weight in self._weights]
+        self._weights = [weight * keep if weight > _GONE else 0.0 for weight in self._weights]
         self._sums = [each * keep for each in self._sums]
 
     def refit(self) -> None:
@@ -73,20 +73,19 @@ class Natural:
 
 
 class DecodeModel:
-    """Queries take milliseconds of nothing: all that a tick needs is laid out by refit()."""
+    """All that a question needs is laid out by refit(), so that asking is cheap."""
 
     def __init__(self, start: Start) -> None:
         self._start = start
         self._prior = prior_values(start.decode_speed)
         self._first = (start.decode_ms / 1e3, start.decode_sequence_ms / 1e3, start.decode_context_ms / 1e3)
-        self._shape = [log(value) for value in self._prior]
         self._ridge = _ridge(start.sure, _APART * min(1.0, start.sure))
         self._pull = 1 / start.sure**2
         self._sums = [[0.0] * _TERMS for _ in range(KNOTS)]
         self._bend = [0.0] * KNOTS  # log of true speed over prior speed
         self._parts: Three = (1.0, 1.0, 1.0)
         self.natural = Natural(start)
-        self._apply([1.0] * KNOTS)
+        self._apply()
 
     # ---- questions ----
 
@@ -94,17 +93,6 @@ class DecodeModel:
         """Seconds of a step of batch sequences with so much context each."""
         first, sequence, context, host, host_sequence = self._times
         return (first + batch * (sequence + context * context_tokens)) / speed + host + host_sequence * batch
-
-    @property
-    def precision(self) -> float:
-        """Of the level: one over its relative variance."""
-        return sum([_square(self._parts, terms) for terms in self._sums])
-
-    @property
-    def confidence(self) -> float:
-        """From 0 to 1."""
-        sure = self.precision + self._pull
-        return sure / (sure + _SURE_PRECISION)
 
     # ---- evidence ----
 
@@ -127,22 +115,21 @@ class DecodeModel:
 
     def forget(self, keep: float) -> None:
         """All evidence counts `keep` of what it did."""
-        self._sums = [[term * keep for term in terms] if terms[0] else terms for terms in self._sums]
+        self._sums = [[term * keep for term in terms] if terms[0] > _GONE else [0.0] * _TERMS for terms in self._sums]
         self.natural.forget(keep)
 
     def refit(self) -> None:
         """Take the evidence in: coefficients at the speeds believed, then speeds at those coefficients."""
         self.natural.refit()
         self._fit_parts()
-        weights = [0.0] * KNOTS
+        weights = self._weights()
         seen = [0.0] * KNOTS
+        pa, pb, pc = self._parts
         for knot, terms in enumerate(self._sums):
             if terms[0]:
-                weights[knot] = square = _square(self._parts, terms)
-                pa, pb, pc = self._parts
-                seen[knot] = log(square / max(1e-9 * square, pa * terms[6] + pb * terms[7] + pc * terms[8]))
-        self._bend = bend_of(seen, weights, self._shape, stiffness=_STIFFNESS, pull=self._pull, give=_GIVE)
-        self._apply([weight + 1.0 for weight in weights])
+                seen[knot] = log(_square(self._parts, terms) / (pa * terms[6] + pb * terms[7] + pc * terms[8]))
+        self._bend = smooth(seen, weights, _STIFFNESS, self._pull)
+        self._apply()
 
     # ---- memory ----
 
@@ -153,7 +140,7 @@ class DecodeModel:
         sums, bend, self._parts, natural = state
         self._sums, self._bend = [list(terms) for terms in sums], list(bend)
         self.natural.restore(natural)
-        self._apply([1.0 + (_square(self._parts, terms) if terms[0] else 0.0) for terms in self._sums])
+        self._apply()
 
     def _fit_parts(self) -> None:
         """Ridge regression around the start profile, no coefficient below _LEAST."""
@@ -175,9 +162,14 @@ class DecodeModel:
         at_start = own + 2 * cross
         self._parts = _not_below(_LEAST, matrix, [va + at_start, vb + at_start, vc + at_start])
 
-    def _apply(self, weights: list[float]) -> None:
-        top = self._bend[TOP]
-        values = rising(bent(self._prior, [each - top for each in self._bend]), weights)
+    def _weights(self) -> list[float]:
+        """The precision of the log speed at each knot."""
+        top, pairs = self._bend[TOP], zip(self._bend, self._sums, strict=True)
+        return [_square(self._parts, terms) * exp(2 * (top - by)) if terms[0] else 0.0 for by, terms in pairs]
+
+    def _apply(self) -> None:
+        weights, top = self._weights(), self._bend[TOP]
+        values = rising(bent(self._prior, [each - top for each in self._bend]), [weight + 1.0 for weight in weights])
         self.speed = Curve([min(1.0, value / values[TOP]) for value in values])
         start, first = self._start, self._first
         pa, pb, pc = self._parts
@@ -188,6 +180,8 @@ class DecodeModel:
             start.host_ms / 1e3,
             start.host_sequence_ms / 1e3,
         )
+        precision = sum(weights) + self._pull
+        self.confidence = precision / (precision + _SURE_PRECISION)  # 0 to 1
 
 
 def _square(parts: Three, terms: list[float]) -> float:

@@ -29,7 +29,7 @@ class PrefillModel:
         self._variance = [0.0] * KNOTS
         self._bend = [0.0] * KNOTS  # log of true speed over prior speed, the level of the cost included
         self._pull = 1 / start.sure**2
-        self._apply([self._pull] * KNOTS)
+        self._apply()
 
     # ---- questions ----
 
@@ -42,17 +42,6 @@ class PrefillModel:
         start = self._start
         fixed_ms = start.prefill_ms / max(_FULL_BATCH, prompt_tokens)
         return (start.prefill_token_ms + start.prefill_square_ms * prompt_tokens * spread + fixed_ms) / 1e3
-
-    @property
-    def precision(self) -> float:
-        """Of the level of the cost: one over its relative variance."""
-        return sum(self._weights())
-
-    @property
-    def confidence(self) -> float:
-        """From 0 to 1."""
-        sure = self.precision + self._pull
-        return sure / (sure + _SURE_PRECISION)
 
     # ---- evidence ----
 
@@ -81,7 +70,7 @@ class PrefillModel:
                 expected_s = self._busy_s[knot] * exp(self._bend[knot])
                 seen[knot] += min(1.5, max(-0.7, self._work_s[knot] / expected_s - 1.0))
         self._bend = bend_of(seen, weights, self._shape, stiffness=_STIFFNESS, pull=self._pull, give=_GIVE)
-        self._apply([weight + 1.0 for weight in weights])
+        self._apply()
 
     # ---- memory ----
 
@@ -91,17 +80,20 @@ class PrefillModel:
     def restore(self, state: PrefillState) -> None:
         busy_s, work_s, variance, bend = state
         self._busy_s, self._work_s, self._variance, self._bend = list(busy_s), list(work_s), list(variance), list(bend)
-        self._apply([weight + 1.0 for weight in self._weights()])
+        self._apply()
 
     def _weights(self) -> list[float]:
         """The precision of the log speed at each knot."""
         sums = zip(self._busy_s, self._variance, strict=True)
         return [busy_s * busy_s / variance if busy_s > 1e-6 else 0.0 for busy_s, variance in sums]
 
-    def _apply(self, weights: list[float]) -> None:
-        values = concave(bent(self._prior, self._bend), weights)
-        self.slowness = 1.0 / values[TOP]
+    def _apply(self) -> None:
+        weights = self._weights()
+        values = concave(bent(self._prior, self._bend), [weight + 1.0 for weight in weights])
+        self.slowness = 1.0 / values[TOP]  # of the true cost by the start profile's
         self.speed = Curve([value / values[TOP] for value in values])
+        precision = sum(weights) + self._pull
+        self.confidence = precision / (precision + _SURE_PRECISION)  # 0 to 1
 
 
 assert XS[TOP] > 0.999, "the last knot is full power"
