@@ -234,7 +234,7 @@ def test_a_quiet_night_forgets_no_lengths_and_breaks_nothing() -> None:
     before = models.context_tokens
     for tape in deck.tapes:
         tape.running = False
-    for _ in range(1500):
+    for _ in range(3000):
         models.observe(deck.turn(4.0))
     assert models.context_tokens == pytest.approx(before, rel=0.05)
     assert knows_nothing(models, Role.DECODE)
