@@ -20,7 +20,7 @@ from rapid.tls import TlsConfig, check_dial
 from rapid.v1 import controller_pb2 as v1
 from rapid.v1.controller_pb2_grpc import ControllerServiceStub
 from rapid.wire.errors import error_of
-from rapid.wire.operator import decode_decisions, encode_role
+from rapid.wire.operator import decode_decisions, decode_plan, encode_role
 from rapid.wire.status import decode_status
 
 Response = TypeVar("Response")
@@ -99,6 +99,10 @@ class Client:
         """The last decisions, newest first, at most `limit`; about a decision id, a GPU's UUID or an instance."""
         request = v1.ListDecisionsRequest(limit=limit, about=about)
         return decode_decisions(await self._answer(self._stub.ListDecisions(request, timeout=self._timeout_s)))
+
+    async def plan(self) -> Decision:
+        """What the policy would decide now, without doing it."""
+        return decode_plan(await self._answer(self._stub.Plan(v1.PlanRequest(), timeout=self._timeout_s)))
 
     @property
     def _who(self) -> str:

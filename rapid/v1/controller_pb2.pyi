@@ -130,6 +130,16 @@ class ListDecisionsResponse(_message.Message):
     decisions: _containers.RepeatedCompositeFieldContainer[Decision]
     def __init__(self, decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ...) -> None: ...
 
+class PlanRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class PlanResponse(_message.Message):
+    __slots__ = ("plan",)
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    plan: Decision
+    def __init__(self, plan: _Optional[_Union[Decision, _Mapping]] = ...) -> None: ...
+
 class Decision(_message.Message):
     __slots__ = ("id", "at_s", "wall_s", "by", "reason", "inputs", "changes", "predicted", "held", "horizon_s", "candidates", "measured")
     ID_FIELD_NUMBER: _ClassVar[int]

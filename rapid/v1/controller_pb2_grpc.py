@@ -76,6 +76,11 @@ class ControllerServiceStub:
                 request_serializer=rapid_dot_v1_dot_controller__pb2.ListDecisionsRequest.SerializeToString,
                 response_deserializer=rapid_dot_v1_dot_controller__pb2.ListDecisionsResponse.FromString,
                 _registered_method=True)
+        self.Plan = channel.unary_unary(
+                '/rapid.v1.ControllerService/Plan',
+                request_serializer=rapid_dot_v1_dot_controller__pb2.PlanRequest.SerializeToString,
+                response_deserializer=rapid_dot_v1_dot_controller__pb2.PlanResponse.FromString,
+                _registered_method=True)
 
 
 class ControllerServiceServicer:
@@ -170,6 +175,16 @@ class ControllerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Plan(self, request, context):
+        """What the policy would decide now. Nothing is done, and it is asked also while it is paused.
+
+        | code        | when                           | what the caller does next |
+        | UNAVAILABLE | the controller starts or stops | retry after a second      |
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControllerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -212,6 +227,11 @@ def add_ControllerServiceServicer_to_server(servicer, server):
                     servicer.ListDecisions,
                     request_deserializer=rapid_dot_v1_dot_controller__pb2.ListDecisionsRequest.FromString,
                     response_serializer=rapid_dot_v1_dot_controller__pb2.ListDecisionsResponse.SerializeToString,
+            ),
+            'Plan': grpc.unary_unary_rpc_method_handler(
+                    servicer.Plan,
+                    request_deserializer=rapid_dot_v1_dot_controller__pb2.PlanRequest.FromString,
+                    response_serializer=rapid_dot_v1_dot_controller__pb2.PlanResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -432,6 +452,33 @@ class ControllerService:
             '/rapid.v1.ControllerService/ListDecisions',
             rapid_dot_v1_dot_controller__pb2.ListDecisionsRequest.SerializeToString,
             rapid_dot_v1_dot_controller__pb2.ListDecisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Plan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rapid.v1.ControllerService/Plan',
+            rapid_dot_v1_dot_controller__pb2.PlanRequest.SerializeToString,
+            rapid_dot_v1_dot_controller__pb2.PlanResponse.FromString,
             options,
             channel_credentials,
             insecure,

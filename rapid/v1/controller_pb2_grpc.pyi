@@ -90,6 +90,12 @@ class ControllerServiceStub:
     | UNAVAILABLE      | the controller starts or stops | retry after a second      |
     | INVALID_ARGUMENT | a limit above 10,000           | fix the call              |
     """
+    Plan: _grpc.UnaryUnaryMultiCallable[_controller_pb2.PlanRequest, _controller_pb2.PlanResponse]
+    """What the policy would decide now. Nothing is done, and it is asked also while it is paused.
+
+    | code        | when                           | what the caller does next |
+    | UNAVAILABLE | the controller starts or stops | retry after a second      |
+    """
 
 @_typing.type_check_only
 class ControllerServiceAsyncStub(ControllerServiceStub):
@@ -152,6 +158,12 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     | code             | when                           | what the caller does next |
     | UNAVAILABLE      | the controller starts or stops | retry after a second      |
     | INVALID_ARGUMENT | a limit above 10,000           | fix the call              |
+    """
+    Plan: _aio.UnaryUnaryMultiCallable[_controller_pb2.PlanRequest, _controller_pb2.PlanResponse]  # type: ignore[assignment]
+    """What the policy would decide now. Nothing is done, and it is asked also while it is paused.
+
+    | code        | when                           | what the caller does next |
+    | UNAVAILABLE | the controller starts or stops | retry after a second      |
     """
 
 class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -260,6 +272,18 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         | code             | when                           | what the caller does next |
         | UNAVAILABLE      | the controller starts or stops | retry after a second      |
         | INVALID_ARGUMENT | a limit above 10,000           | fix the call              |
+        """
+
+    @_abc_1.abstractmethod
+    def Plan(
+        self,
+        request: _controller_pb2.PlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.PlanResponse, _abc.Awaitable[_controller_pb2.PlanResponse]]:
+        """What the policy would decide now. Nothing is done, and it is asked also while it is paused.
+
+        | code        | when                           | what the caller does next |
+        | UNAVAILABLE | the controller starts or stops | retry after a second      |
         """
 
 def add_ControllerServiceServicer_to_server(servicer: ControllerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

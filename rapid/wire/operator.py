@@ -88,6 +88,16 @@ def decode_decisions(message: controller_pb2.ListDecisionsResponse) -> tuple[Dec
     return fields.each(message.decisions, "decisions", decode_decision, fields.DECISIONS_MAX)
 
 
+def encode_plan(plan: Decision) -> controller_pb2.PlanResponse:
+    return controller_pb2.PlanResponse(plan=encode_decision(plan))
+
+
+def decode_plan(message: controller_pb2.PlanResponse) -> Decision:
+    """Raises WireInvalid."""
+    fields.present(message, "plan")
+    return fields.inner(message.plan, "plan", decode_decision)
+
+
 def encode_decision(decision: Decision) -> controller_pb2.Decision:
     return controller_pb2.Decision(
         id=decision.id,

@@ -25,6 +25,7 @@ SECTIONS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             Entry("status", "status", "Show budgets, nodes, GPUs and instances; exit 1 if anything is red."),
             Entry("watch", "watch", "Show the status again and again, until Ctrl-C."),
             Entry("decisions", "decisions", "List the last decisions, newest first."),
+            Entry("plan", "plan", "Show what the policy would do now, without doing it."),
             Entry("why", "why", "Explain a decision, or the last one about a GPU or an instance."),
         ),
     ),

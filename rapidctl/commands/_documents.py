@@ -22,6 +22,12 @@ predicted held horizon_s candidates measured
               words predicted chosen
   measured    SLO attainment in that time; null: not yet, or none"""
 
+PLAN_SHAPE = """\
+one object: paused by reason at_s wall_s inputs changes
+            predicted held horizon_s candidates
+  as in 'rapidctl why', of a decision that is not made; without changes,
+  nothing would be done; paused: whether the policy is"""
+
 STATUS_SHAPE = """\
 one object: ok troubles at_s wall_s epoch controller_id policy paused
             role_moves watts_moved domains nodes instances slo last_decision
@@ -106,6 +112,12 @@ def decision_document(decision: Decision) -> Document:
         ],
         "measured": decision.measured,
     }
+
+
+def plan_document(plan: Decision, status: Status) -> Document:
+    """See PLAN_SHAPE."""
+    document = decision_document(plan)
+    return {"paused": status.paused} | {key: document[key] for key in document if key not in ("id", "measured")}
 
 
 def _node_document(node: NodeStatus) -> Document:

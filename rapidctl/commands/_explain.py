@@ -2,7 +2,7 @@
 it, the numbers it rested on, what else was weighed, and what it changed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rapid.core.cluster import Candidate, Decision
 from rapid.core.errors import watts
@@ -13,7 +13,8 @@ from rapidctl.output import Block, Cell, Column, Line, Table, Tone, line
 CLOSE = 0.05  # a prediction that is off by less is called good (assumed)
 INPUT_COLUMNS = (Column("RESTED ON"), Column("VALUE", right=True), Column("", elastic=True))
 CANDIDATE_COLUMNS = (Column("WEIGHED", elastic=True), Column("EXPECTED", right=True), Column(""))
-CHANGE_COLUMNS = (Column("CHANGED"), Column("BEFORE"), Column("AFTER"), Column("NOW"), Column("WHAT", elastic=True))
+NOW = Column("NOW")
+CHANGE_COLUMNS = (Column("CHANGED"), Column("BEFORE"), Column("AFTER"), NOW, Column("WHAT", elastic=True))
 
 _Thing = tuple[str, str, str]  # short name, how it stands now, what it is
 
@@ -22,35 +23,50 @@ def explained(decision: Decision, status: Status) -> tuple[Block, ...]:
     """The whole of it."""
     age_s = max(0.0, status.wall_s - decision.wall_s)
     when = f"{ago(age_s)} ago, {date_and_clock(decision.wall_s)}, by {decision.by}"
-    blocks: list[Block] = [Line((Cell(decision.id, Tone.STRONG), Cell(f"  {decision.reason}"))), line(when, Tone.DIM)]
-    for part in (
-        _forecast(decision, age_s),
-        _inputs(decision),
-        _weighed(decision.candidates),
-        _changes(decision, status),
-    ):
+    head = Line((Cell(decision.id, Tone.STRONG), Cell(f"  {decision.reason}")))
+    forecast = [*_forecast(decision), *_measured(decision, age_s)]
+    forecast = [*_forecast(decision), *_measured(decision, age_s)]
+    return _page((head, line(when, Tone.DIM)), forecast, decision, _changes(decision, status))
+
+
+def planned(plan: Decision, status: Status) -> tuple[Block, ...]:
+    """What the policy would decide now."""
+    verdict = f"would make {count(len(plan.changes), 'change')}" if plan.changes else "would change nothing"
+    head = Line((Cell(verdict, Tone.STRONG), Cell(f": {plan.reason}")))
+    paused = ", paused: nothing of this will be done" if status.paused else ""
+    changes = [_without_now(table) for table in _changes(plan, status)]
+    return _page((head, line(f"policy {plan.by}{paused}", Tone.DIM)), _forecast(plan), plan, changes)
+
+
+def _page(
+    head: Iterable[Block], forecast: Sequence[Block], decision: Decision, changes: Sequence[Block]
+) -> tuple[Block, ...]:
+    blocks = [*head]
+    for part in (forecast, _inputs(decision), _weighed(decision.candidates), changes):
         blocks += [line(), *part] if part else []
     return tuple(blocks)
 
 
-def _forecast(decision: Decision, age_s: float) -> list[Block]:
+def _forecast(decision: Decision) -> list[Block]:
     if decision.predicted is None:
         return []
     text = f"{share(decision.predicted)} SLO attainment over {decision.horizon_s:g} s"
     if decision.held is not None:
         text += f", {share(decision.held)} if nothing were done"
-    return [line(f"expected  {text}"), _measured(decision, decision.predicted, age_s)]
+    return [line(f"expected  {text}")]
 
 
-def _measured(decision: Decision, predicted: float, age_s: float) -> Line:
+def _measured(decision: Decision, age_s: float) -> list[Block]:
+    if decision.predicted is None:
+        return []
     if decision.measured is None:
         left_s = decision.horizon_s - age_s
         text = f"not yet, {ago(left_s)} to go" if left_s > 0 else "nothing: no request came to be measured in that time"
-        return line(f"measured  {text}", Tone.DIM)
-    off = decision.measured - predicted
+        return [line(f"measured  {text}", Tone.DIM)]
+    off = decision.measured - decision.predicted
     tone = Tone.GOOD if abs(off) < CLOSE else Tone.WARN
     verdict = "as expected" if points(off) == "0.0 points" else f"{points(off)} {'less' if off < 0 else 'more'}"
-    return Line((Cell("measured  "), Cell(share(decision.measured), tone), Cell(f", {verdict}")))
+    return [Line((Cell("measured  "), Cell(share(decision.measured), tone), Cell(f", {verdict}")))]
 
 
 def _inputs(decision: Decision) -> list[Block]:
@@ -70,7 +86,7 @@ def _weighed(candidates: Iterable[Candidate]) -> list[Block]:
     return [Table(CANDIDATE_COLUMNS, tuple(rows))] if rows else []
 
 
-def _changes(decision: Decision, status: Status) -> list[Block]:
+def _changes(decision: Decision, status: Status) -> list[Table]:
     """Roles and budgets before limits, and the GPUs of a node that were treated alike in one row."""
     things, gpus = _things(status), _gpus(status)
     rows: list[tuple[Cell, ...]] = []
@@ -90,6 +106,13 @@ def _changes(decision: Decision, status: Status) -> list[Block]:
             what = count(len(members), "GPU")
         rows.append(_row(name, before, after, now, what))
     return [Table(CHANGE_COLUMNS, tuple(rows))] if rows else []
+
+
+def _without_now(table: Table) -> Table:
+    """What is only planned stands now as it stood before."""
+    at = CHANGE_COLUMNS.index(NOW)
+    columns = (*table.columns[:at], *table.columns[at + 1 :])
+    return Table(columns, tuple((*row[:at], *row[at + 1 :]) for row in table.rows))
 
 
 def _row(name: str, before: str, after: str, now: str, what: str) -> tuple[Cell, ...]:

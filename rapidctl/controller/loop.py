@@ -27,6 +27,7 @@ class Brain(Protocol):
 
     def step(self, event: Event) -> list[Command]: ...
     def status(self, at_s: float) -> Status: ...
+    def plan(self) -> Decision: ...
     def snapshot(self) -> ControlSnapshot: ...
     @property
     def greeting(self) -> Greeting: ...
@@ -135,6 +136,10 @@ class Loop:
             # Never a later time than that of the last event: looking must not change what the next step will see.
             self._picture = self._brain.status(self._at_s)
         return self._picture
+
+    def plan(self) -> Decision:
+        """What the policy would decide as of the last event."""
+        return self._brain.plan()
 
     def decisions(self, limit: int, about: str = "") -> tuple[Decision, ...]:
         """The last decisions, of earlier lives too, newest first; `about` an id or what a decision has changed."""

@@ -23,6 +23,7 @@ from rapid.wire.operator import (
     decode_set_role,
     decode_watch,
     encode_decisions,
+    encode_plan,
 )
 from rapid.wire.status import encode_status
 from rapidctl.controller.inbox import Inbox
@@ -36,6 +37,7 @@ class Sight(Protocol):
     """What an operator may look at: rapidctl.controller.loop.Loop."""
 
     def status(self) -> Status: ...
+    def plan(self) -> Decision: ...
     def decisions(self, limit: int, about: str = "") -> tuple[Decision, ...]: ...
 
 
@@ -87,6 +89,9 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
         async with answering(context):
             limit, about = decode_list_decisions(request)
             return encode_decisions(self._sight.decisions(limit, about))
+
+    async def Plan(self, request: v1.PlanRequest, context: Context) -> v1.PlanResponse:
+        return encode_plan(self._sight.plan())
 
     # ---- helpers ----
 

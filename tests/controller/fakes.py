@@ -4,7 +4,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from rapid.core.books import LedgerSnapshot
-from rapid.core.cluster import Domain, EngineHello, GpuReport, Greeting, Mark, NodeReport, NodeSpec, Role, SloTargets
+from rapid.core.cluster import (
+    Decision,
+    Domain,
+    EngineHello,
+    GpuReport,
+    Greeting,
+    Mark,
+    NodeReport,
+    NodeSpec,
+    Role,
+    SloTargets,
+)
 from rapid.core.commands import Command
 from rapid.core.events import ControlSnapshot, Event, Started
 from rapid.core.settings import Settings
@@ -49,6 +60,9 @@ class FakeBrain:
         self.pictures += 1
         slo = SloStatus(SloTargets(), None, None, None, None, 0)
         return Status(at_s, 0.0, 3, "c1", "uniform", False, (), (), (), slo, 0, 0, None)
+
+    def plan(self) -> Decision:
+        return Decision("plan", 100.0, 1000.0, "uniform", "why")
 
     def snapshot(self) -> ControlSnapshot:
         return SNAPSHOT

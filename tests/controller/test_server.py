@@ -15,7 +15,7 @@ from rapid.rpc import open_channel, start_server
 from rapid.v1 import controller_pb2 as v1
 from rapid.v1 import controller_pb2_grpc, types_pb2
 from rapid.wire.errors import error_of
-from rapid.wire.operator import decode_decisions
+from rapid.wire.operator import decode_decisions, decode_plan
 from rapid.wire.status import decode_status
 from rapidctl.controller.inbox import Inbox
 from rapidctl.controller.server import ControllerService
@@ -184,6 +184,12 @@ async def test_decisions_are_listed_newest_first() -> None:
         ]:
             found = decode_decisions(await call(channel, "ListDecisions", request))
             assert [decision.id for decision in found] == ids
+
+
+async def test_a_plan_is_told() -> None:
+    stack = Stack()
+    async with stack.serving() as channel:
+        assert decode_plan(await call(channel, "Plan", v1.PlanRequest())) == stack.brain.plan()
 
 
 async def test_health_is_told_per_service() -> None:

@@ -20,6 +20,7 @@ from rapid.wire.operator import (
     decode_set_role,
     decode_watch,
     encode_decisions,
+    encode_plan,
 )
 from rapid.wire.status import encode_status
 from tests.ctl.cluster import MOVE, OLDER, picture
@@ -136,6 +137,9 @@ class FakeController(controller_pb2_grpc.ControllerServiceServicer):
         limit, about = decode_list_decisions(request)
         found = [d for d in self.decisions if not about or about in (d.id, *(change[0] for change in d.changes))]
         return encode_decisions(tuple(found[:limit]))
+
+    def Plan(self, request: v1.PlanRequest, context: Context) -> v1.PlanResponse:
+        return encode_plan(replace(self.decisions[0], id="plan", measured=None))
 
     def _find_domain(self, name: str, context: Context) -> DomainStatus:
         found = next((domain for domain in self.status.domains if domain.domain == name), None)

@@ -19,6 +19,7 @@ CALLS = [
     ("pause",),
     ("resume",),
     ("decisions",),
+    ("plan",),
     ("why", "d7"),
     ("node", "release", "h2", "--yes"),
 ]

@@ -154,3 +154,43 @@ def test_an_input_is_told_with_the_unit_that_its_name_ends_in(
     name: str, value: float | str, shown: tuple[str, str, str]
 ) -> None:
     assert measure(name, value) == shown
+
+
+# ---- plan ----
+
+PLAN = WHY.replace(
+    "D412  one instance to prefill: the queue would grow for 6 s\n12 s ago, 2026-11-17 11:59:48, by predictive\n",
+    "would make 6 changes: one instance to prefill: the queue would grow for 6 s\npolicy predictive\n",
+).replace("measured  95.2 %, 1.9 points less\n", "")
+PLAN = (
+    PLAN[: PLAN.index("CHANGED")]
+    + """\
+CHANGED   BEFORE  AFTER    WHAT
+e3        decode  prefill  instance on h1, draining to prefill
+h1/0-2,4  600 W   690 W    4 GPUs
+h1/3      600 W   400 W    GPU-3, e3
+"""
+)
+
+
+@pytest.mark.usefixtures("deciding")
+def test_a_plan_says_what_would_be_done(ctl: Ctl) -> None:
+    result = ctl("plan")
+    assert (result.stdout, result.stderr, result.exit_code) == (PLAN, "", 0)
+
+
+def test_a_plan_says_why_nothing_would_be_done(ctl: Ctl, deciding: FakeController) -> None:
+    deciding.decisions = (replace(FLIP, reason="nothing wins enough", changes=(), candidates=(), inputs=()),)
+    deciding.status = replace(deciding.status, paused=True)
+    assert ctl("plan").stdout == (
+        "would change nothing: nothing wins enough\npolicy predictive, paused: nothing of this will be done\n\n"
+        "expected  97.1 % SLO attainment over 8 s, 81.2 % if nothing were done\n"
+    )
+
+
+@pytest.mark.usefixtures("deciding")
+def test_a_plan_is_told_to_machines(ctl: Ctl) -> None:
+    document = json.loads(ctl("plan", "--json").stdout)
+    assert document["paused"] is False
+    why = json.loads(ctl("why", "D412", "--json").stdout)
+    assert {**document, "id": "D412", "measured": 0.952} == {"paused": False, **why}

@@ -25,6 +25,7 @@ JSON_CALLS = [
     ("status",),
     ("watch", "--count", "1"),
     ("decisions",),
+    ("plan",),
     ("why", "d7"),
     ("budget", "get"),
     ("budget", "set", "rack1", "2500W"),

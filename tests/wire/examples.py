@@ -170,6 +170,7 @@ EXAMPLES: dict[str, tuple[Any, Any]] = {
     "order": (engine.encode_order(ORDER), _told),
     "cancel": (engine.encode_cancel(commands.CancelRole("i1", "e1", MARK)), _told),
     "decisions": (operator.encode_decisions((DECISION,)), operator.decode_decisions),
+    "plan": (operator.encode_plan(DECISION), operator.decode_plan),
     "status": (controller_pb2.GetStatusResponse(status=encode_status(STATUS)), decode_status),
 }
 

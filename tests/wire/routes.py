@@ -85,6 +85,13 @@ ROUTES = [
         lambda m, _: operator.decode_decisions(m),
     ),
     Route(
+        "plan",
+        nouns.decisions,
+        controller_pb2.PlanResponse,
+        operator.encode_plan,
+        lambda m, _: operator.decode_plan(m),
+    ),
+    Route(
         "status",
         nouns.statuses,
         controller_pb2.GetStatusResponse,
