@@ -6,6 +6,7 @@ from typing import Any
 
 from rapid.core.errors import ConfigInvalid
 from rapid.core.policy.base import NO_CHANGE, Policy, StatefulPolicy
+from rapid.core.policy.predictive import Predictive, PredictiveSettings, Start
 from rapid.core.policy.rapid import Rapid
 from rapid.core.policy.static import Static
 from rapid.core.policy.uniform import Uniform
@@ -32,6 +33,7 @@ _RECIPES: dict[str, _Recipe] = {
     "power": _Recipe(Rapid(moves_roles=False, name="power")),
     "roles": _Recipe(Rapid(moves_power=False, name="roles")),
     "rapid": _Recipe(Rapid()),
+    "predictive": _Recipe(PredictiveSettings(), Predictive, Start()),
 }
 NAMES = tuple(_RECIPES)
 

@@ -9,7 +9,7 @@ from rapid.core.policy.predictive.start import Start
 _CERTAIN_WEIGHT = 4.0
 _CERTAIN_VARIANCE = 0.03  # of the tokens of an interval, by what they take: batches end when they end (assumed)
 _SAMPLED_VARIANCE = 0.20  # of the busy share of an interval of which the ends were seen (a coin's is .25)
-_STIFFNESS = 1 / 0.03**2  # from knot to knot the shape may be off by 3 % (assumed)
+_STIFFNESS = 1 / 0.02**2  # from knot to knot the shape may be off by 2 % (assumed)
 _GIVE = 0.5  # its exponent by half (assumed)
 _FULL_BATCH = 2000.0  # tokens that share the fixed part of a batch, at least (assumed)
 _SURE_PRECISION = 150.0  # of the level; there half of the confidence is reached

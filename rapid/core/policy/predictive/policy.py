@@ -1,0 +1,343 @@
+"""Policy `predictive`: fill first, flip only if needed, and before the queue has formed.
+
+Once a tick it learns from the loads (models.py), sees what is asked for (demand.py), and weighs plans (plan.py): the
+budget divided between prefill and decode in several ways, with the instances as they are or some of them in the other
+role. outlook.py says what each would bring over the next seconds; the best is done if it is better enough than going on
+as now. A role change must be wanted twice in a row, and does not follow soon on one in the other direction.
+
+Where it cannot know enough, it goes to the configured static split and says why: too few instances report, or the
+engines behave unlike anything that the models can say, or what it predicted lately did not come true.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from rapid.core.cluster import Candidate, InstanceView, Phase, PolicyState, Role, Targets, View
+from rapid.core.errors import watts
+from rapid.core.policy.predictive.demand import Demand, Offered
+from rapid.core.policy.predictive.models import Models
+from rapid.core.policy.predictive.outlook import Forecast, Outlook, Plan
+from rapid.core.policy.predictive.plan import Ground
+from rapid.core.policy.predictive.start import Start
+from rapid.core.policy.predictive.switches import Switches
+from rapid.core.policy.static import Static
+
+VERSION = 1  # of what state() means
+MAX_CANDIDATES = 8  # shown with a decision
+
+
+@dataclass(frozen=True, slots=True)
+class PredictiveSettings:
+    """All are tuned on development traces only.
+
+    horizon_s, steps     how far it looks ahead, and in how many steps
+    levels               ways to divide the budget that are weighed for one split of the instances
+    reserve              what headroom counts beside attainment: a factor e of headroom is worth that much
+    move_cost            attainment that a role change must win for each instance that moves
+    doubt                times that cost while nothing is known of the engines yet
+    least_gain           attainment that any change must win
+    least_move_mw        no limit is changed unless one changes by this much
+    confirmations        ticks in a row that must want a role change
+    again_s, back_s      hold-off after a role change in the same, and in the other direction
+    sequences            most that an instance decodes at once
+    least_known          share of the instances of a role that must report
+    trust                by how much predictions may have been too high lately, on average
+    retry_s              after which it trusts itself again
+    prefill_mw, decode_mw   the static split that it falls back to
+    """
+
+    horizon_s: float = 8.0
+    steps: float = 12
+    levels: float = 6
+    reserve: float = 0.04
+    move_cost: float = 0.01
+    doubt: float = 4.0
+    least_gain: float = 0.004
+    least_move_mw: int = 20_000
+    confirmations: float = 2
+    again_s: float = 1.0
+    back_s: float = 8.0
+    sequences: float = 240.0
+    least_known: float = 0.75
+    trust: float = 0.4
+    retry_s: float = 20.0
+    prefill_mw: int = 750_000
+    decode_mw: int = 450_000
+
+
+@dataclass(slots=True)
+class Predictive:
+    """The policy. Its memory changes in decide() and restore() only."""
+
+    settings: PredictiveSettings = field(default_factory=PredictiveSettings)
+    start: Start | None = None
+    name: str = "predictive"
+    models: Models = field(init=False)
+    offered: Offered = field(init=False)
+    switches: Switches = field(init=False)
+    _wanted: int = field(init=False, default=0)  # ticks in a row that wanted a role change; negative: to decode
+    _home: int = field(init=False, default=0)  # prefill instances when it first looked: the split to fall back to
+    _doubted_s: float = field(init=False, default=float("-inf"))  # since when its predictions are not trusted
+    _moved: int = field(init=False, default=0)  # the direction of the last one
+    _moved_s: float = field(init=False, default=float("-inf"))
+
+    def __post_init__(self) -> None:
+        self.models, self.offered, self.switches = Models(self.start), Offered(), Switches()
+
+    # ---- the policy ----
+
+    def decide(self, view: View) -> Targets:
+        """What should change now. Also learns: call it once for every view."""
+        self.models.observe(view)
+        self.switches.observe(view)
+        ground = Ground.of(view)
+        if ground is None:
+            return Targets({}, {}, "waits until both roles are served")
+        demand = self.offered.observe(view, self._step_s(ground))
+        self._home = self._home or ground.fleet.prefill
+        blind = self._blind(view)
+        if blind:
+            return self._fall_back(ground, blind, roles=False)
+        wrong = self._wrong(view)
+        if wrong:
+            return self._fall_back(ground, wrong, roles=True)
+        if demand.prompt_rps <= 0 and demand.reserve_tps <= 0:
+            return Targets({}, {}, "nobody has asked for anything yet")
+        return self._choose(ground, demand)
+
+    # ---- choosing ----
+
+    def _choose(self, ground: Ground, demand: Demand) -> Targets:
+        settings, view = self.settings, ground.view
+        outlook = self._outlook(ground, demand)
+        hold = ground.hold()
+        held = outlook.forecast(hold)
+        found: list[tuple[float, Plan, Forecast]] = []
+        sure = min(self.models.confidence(role) for role in (Role.PREFILL, Role.DECODE))
+        cost = settings.move_cost * (1.0 + (settings.doubt - 1.0) * (1.0 - sure))
+        for moves in self._moves(ground):
+            for plan in ground.splits(moves, int(settings.levels)):
+                forecast = outlook.forecast(plan)
+                found.append((forecast.value - cost * abs(moves), plan, forecast))
+        found.sort(key=lambda each: -each[0])
+        value, plan, forecast = found[0]
+        stay = next(each for each in found if each[1].moves == 0)
+        if plan.moves and not self._confirmed(plan.moves):
+            value, plan, forecast = stay
+        elif not plan.moves:
+            self._wanted = 0
+        if value < held.value + settings.least_gain and not self._uneven(ground):
+            return self._targets(ground, demand, {}, {}, hold, held, held, found)
+        movers = ground.movers(plan.moves, self.models) if plan.moves else []
+        if len(movers) < abs(plan.moves):
+            movers, (value, plan, forecast) = [], stay
+        batch = demand.resident / max(1, ground.fleet.decode)
+        limits_mw = ground.limits(plan, movers, self.models, batch)
+        changed = {gpu.gpu: limits_mw[gpu.gpu] for gpu in view.gpus if limits_mw[gpu.gpu] != gpu.limit_mw}
+        largest_mw = max((abs(mw - ground.gpus[gpu].limit_mw) for gpu, mw in changed.items()), default=0)
+        if not movers and largest_mw < settings.least_move_mw:
+            return self._targets(ground, demand, {}, {}, hold, held, held, found)
+        roles = self._move(movers, plan.moves, view.at_s)
+        return self._targets(ground, demand, changed, roles, plan, forecast, held, found)
+
+    def _moves(self, ground: Ground) -> list[int]:
+        """Numbers of instances that may change role now: none, one, or in a large fleet several at once."""
+        settings, fleet, at_s = self.settings, ground.fleet, ground.view.at_s
+        instances = fleet.prefill + fleet.decode + fleet.to_prefill + fleet.to_decode
+        moving = fleet.to_prefill + fleet.to_decode
+        many = max(1, instances // 16)
+        moves = [0]
+        if moving >= max(2, instances // 8):
+            return moves
+        for way, left in ((1, fleet.decode), (-1, fleet.prefill)):
+            wait_s = settings.back_s if way == -self._moved else settings.again_s
+            if left >= 2 and at_s - self._moved_s >= wait_s:
+                moves.append(way)
+                if many > 1 and left > many:
+                    moves.append(way * many)
+        return moves
+
+    def _confirmed(self, moves: int) -> bool:
+        way = 1 if moves > 0 else -1
+        self._wanted = self._wanted + way if self._wanted * way > 0 else way
+        return abs(self._wanted) >= self.settings.confirmations
+
+    def _uneven(self, ground: Ground) -> bool:
+        """An instance has come to a role, or watts are left over: limits are due however little it wins."""
+        least_mw = self.settings.least_move_mw
+        spent_mw = 0
+        for role in (Role.PREFILL, Role.DECODE):
+            limits = [
+                ground.gpus[gpu].limit_mw for one in ground.serving[role] for gpu in one.gpus if gpu in ground.gpus
+            ]
+            spent_mw += sum(limits)
+            if max(limits) - min(limits) > 0.15 * max(limits):
+                return True
+        count = len(ground.gpus)
+        return ground.transit_gpus == 0 and ground.room_mw - spent_mw > least_mw * count
+
+    def _outlook(self, ground: Ground, demand: Demand) -> Outlook:
+        settings, view = self.settings, ground.view
+        gpu = next(ground.gpus[gpu] for one in ground.serving[Role.DECODE] for gpu in one.gpus if gpu in ground.gpus)
+        switch_s = max((one.switch_s for one in view.instances), default=1.0)
+        return Outlook(
+            demand,
+            ground.fleet,
+            self.models,
+            gpu,
+            view.slo,
+            horizon_s=settings.horizon_s,
+            steps=int(settings.steps),
+            sequences=min(settings.sequences, _kv_sequences(ground.serving[Role.DECODE])),
+            reserve=settings.reserve,
+            switch_s={to_prefill: self.switches.mean_s(to_prefill) for to_prefill in (True, False)},
+            engine_switch_s=switch_s,
+            oldest_s=view.latencies.oldest_wait_s,
+        )
+
+    def _step_s(self, ground: Ground) -> float:
+        """How long a decode step takes now, as far as is known."""
+        decode = ground.serving[Role.DECODE]
+        loads = [one.load.running_requests for one in decode if one.load is not None]
+        batch = sum(loads) / len(loads) if loads else 1.0
+        gpu = next(ground.gpus[gpu] for one in decode for gpu in one.gpus if gpu in ground.gpus)
+        return self.models.step_s(max(1.0, batch), self.offered.now.context_tokens, ground.mean_mw(Role.DECODE), gpu)
+
+    # ---- trouble ----
+
+    def _blind(self, view: View) -> str:
+        """Why it cannot see; empty: it can."""
+        for role in (Role.PREFILL, Role.DECODE):
+            serving = [one for one in view.instances if one.role is role and one.phase is Phase.SERVING]
+            known = sum(one.load is not None for one in serving)
+            if serving and known < self.settings.least_known * len(serving):
+                return f"only {known} of {len(serving)} {role.value} instances report their load"
+        return ""
+
+    def _wrong(self, view: View) -> str:
+        """Why it should not trust what it predicts; empty: it may."""
+        if self.models.misfit:
+            return self.models.misfit
+        settings, doubted_s = self.settings, view.at_s - self._doubted_s
+        if doubted_s < settings.retry_s:
+            return f"its predictions were wrong; tries again in {settings.retry_s - doubted_s:.0f} s"
+        if len(view.scores) >= 4 and doubted_s >= 2 * settings.retry_s:
+            off = sum(predicted - measured for predicted, measured in view.scores) / len(view.scores)
+            if off > settings.trust:
+                self._doubted_s = view.at_s
+                return f"its last {len(view.scores)} predictions were {100 * off:.0f} points too high on average"
+        return ""
+
+    def _fall_back(self, ground: Ground, trouble: str, *, roles: bool) -> Targets:
+        """The static split; with `roles`, also back to the numbers of instances that it found at first."""
+        self._wanted = 0
+        settings, view = self.settings, ground.view
+        static = Static(settings.prefill_mw, settings.decode_mw).decide(view)
+        moves = 0
+        if roles and not ground.transit_gpus and view.at_s - self._moved_s >= settings.again_s:
+            moves = max(-1, min(1, self._home - ground.fleet.prefill))
+        movers = ground.movers(moves, self.models) if moves else []
+        changed = self._move(movers, moves, view.at_s)
+        if not static.limits_mw and not changed:
+            return Targets({}, {}, f"keeps the static split: {trouble}")
+        return Targets(static.limits_mw, changed, f"goes to the static split: {trouble}")
+
+    def _move(self, movers: list[InstanceView], moves: int, at_s: float) -> dict[str, Role]:
+        """The role changes, remembered."""
+        role = Role.PREFILL if moves > 0 else Role.DECODE
+        roles = {one.instance: role for one in movers}
+        if roles:
+            self._moved, self._moved_s, self._wanted = (1 if moves > 0 else -1), at_s, 0
+            self.switches.ordered(roles, at_s)
+        return roles
+
+    # ---- words ----
+
+    def _targets(
+        self,
+        ground: Ground,
+        demand: Demand,
+        limits_mw: dict[str, int],
+        roles: dict[str, Role],
+        plan: Plan,
+        forecast: Forecast,
+        held: Forecast,
+        found: list[tuple[float, Plan, Forecast]],
+    ) -> Targets:
+        candidates = tuple(
+            Candidate(_words(ground, each), round(expected.attainment, 4), each == plan)
+            for _, each, expected in found[:MAX_CANDIDATES]
+        )
+        return Targets(
+            limits_mw,
+            roles,
+            _reason(plan, forecast, held, bool(limits_mw or roles)),
+            self._inputs(demand, held),
+            round(forecast.attainment, 4),
+            round(held.attainment, 4),
+            self.settings.horizon_s,
+            candidates,
+        )
+
+    def _inputs(self, demand: Demand, held: Forecast) -> tuple[tuple[str, float | str], ...]:
+        models = self.models
+        return (
+            ("offered_rps", round(demand.prompt_rps, 3)),
+            ("prompt_tokens", round(demand.prompt_tokens, 1)),
+            ("output_tokens", round(demand.output_tokens, 1)),
+            ("queued_tokens", round(demand.queued_tokens)),
+            ("decoding", round(demand.resident)),
+            ("headroom", round(held.headroom, 3)),
+            ("sure_of_prefill", round(models.confidence(Role.PREFILL), 3)),
+            ("sure_of_decode", round(models.confidence(Role.DECODE), 3)),
+        )
+
+    # ---- memory ----
+
+    def state(self) -> PolicyState:
+        """All it remembers."""
+        own = (self._wanted, self._home, self._doubted_s, self._moved, self._moved_s)
+        return PolicyState(VERSION, (self.models.state(), self.offered.state(), self.switches.state(), own))
+
+    def restore(self, state: PolicyState) -> None:
+        """Go on from there."""
+        assert state.version == VERSION, f"a state of version {state.version}, not {VERSION}"
+        models, offered, switches, own = cast(Any, state.values)
+        self.models = Models.from_state(models, self.start)
+        self.offered.restore(offered)
+        self.switches.restore(switches)
+        self._wanted, self._home, self._doubted_s, self._moved, self._moved_s = own
+
+
+def _kv_sequences(decode: tuple[InstanceView, ...]) -> float:
+    """How many sequences the KV cache of an instance holds, going by those that use much of theirs."""
+    most = float("inf")
+    for one in decode:
+        load = one.load
+        if load is not None and load.kv_used_fraction > 0.1 and load.running_requests >= 4:
+            most = min(most, 0.95 * load.running_requests / load.kv_used_fraction)
+    return most
+
+
+def _words(ground: Ground, plan: Plan) -> str:
+    fleet = ground.fleet
+    prefill = fleet.prefill + fleet.to_prefill + plan.moves
+    decode = fleet.decode + fleet.to_decode - plan.moves
+    return f"{prefill}P{decode}D, {watts(plan.prefill_mw)} / {watts(plan.decode_mw)}"
+
+
+def _reason(plan: Plan, forecast: Forecast, held: Forecast, changes: bool) -> str:
+    if not changes:
+        return "nothing that it could do would win enough"
+    if plan.moves:
+        count = abs(plan.moves)
+        what = f"{count} instance{'s' if count > 1 else ''} to {'prefill' if plan.moves > 0 else 'decode'}"
+    else:
+        what = "watts alone"
+    if max(forecast.attainment, held.attainment) < 0.5:
+        return f"both phases cannot be saved; {what} saves the most"
+    if forecast.attainment - held.attainment >= 0.01:
+        return (
+            f"{what}: {100 * forecast.attainment:.0f} % will attain their SLO instead of {100 * held.attainment:.0f} %"
+        )
+    return f"{what}: headroom {forecast.headroom:.2f}x instead of {held.headroom:.2f}x before the next burst"
