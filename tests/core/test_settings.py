@@ -7,6 +7,8 @@ import pytest
 from rapid.core.cluster import Domain, NodeSpec
 from rapid.core.control import Control
 from rapid.core.errors import ConfigInvalid
+from rapid.core.policy import NAMES, StatefulPolicy, make, settings_of
+from rapid.core.policy.predictive import Predictive, Start
 from rapid.core.settings import Settings, chains_of
 from tests.core.hosts import CEILING, FALLBACK, FLOOR, W
 
@@ -166,7 +168,7 @@ def test_an_unknown_policy_is_told_which_there_are() -> None:
         Control(replace(GOOD, policy="fastest"))
 
     assert str(caught.value) == (
-        "config key policy.name: no policy named 'fastest' (known: uniform, static, power, roles, rapid)"
+        "config key policy.name: no policy named 'fastest' (known: uniform, static, power, roles, rapid, predictive)"
     )
 
 
@@ -182,6 +184,43 @@ def test_an_unknown_setting_of_a_policy_is_told_which_there_are() -> None:
         Control(replace(GOOD, policy="uniform", policy_settings={"slack": 1.0}))
     with pytest.raises(ConfigInvalid, match=r"policy\.start\.decode_ms: policy rapid has no such start value"):
         Control(replace(GOOD, policy="rapid", policy_settings={"start_decode_ms": 1.0}))
+
+
+def test_the_start_profile_of_a_policy_goes_with_its_settings() -> None:
+    """It is None to a policy that was told nothing; what was not told keeps its default."""
+    told, untold = (make("predictive", settings) for settings in ({"start_decode_ms": 30.0}, {}))
+
+    assert isinstance(told, Predictive)
+    assert told.start == Start(decode_ms=30.0)
+    assert isinstance(untold, Predictive)
+    assert untold.start is None
+    assert "start_decode_ms" in settings_of("predictive")
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        (
+            {"start_decode_ns": 1.0},
+            "policy.start.decode_ns: policy predictive has no such start value (it has: prefill_ms,",
+        ),
+        ({"start_decode_ms": 0.0}, "policy.start.decode_ms: must be above 0, is 0"),
+        ({"start_decode_ms": -1.0}, "policy.start.decode_ms: must be a number from 0 up, is -1"),
+        ({"start_prefill_exponent": 2.0}, "policy.start.prefill_exponent: 2 is outside 0..1"),
+    ],
+)
+def test_a_start_profile_that_cannot_be_is_refused_by_its_key(settings: dict[str, float], problem: str) -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        Control(replace(GOOD, policy="predictive", policy_settings=settings))
+
+    assert str(caught.value).startswith(f"config key {problem}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_control_has_a_policy_of_its_own_if_it_remembers(name: str) -> None:
+    one, other = (Control(replace(GOOD, policy=name)).policy for _ in range(2))
+
+    assert one is not other or not isinstance(one, StatefulPolicy)
 
 
 @pytest.mark.parametrize("name", ["name", "moves_power", "moves_roles"])
