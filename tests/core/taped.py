@@ -26,14 +26,19 @@ class Tape:
     draw_mw: int | None = None
     phase: Phase = Phase.SERVING
     running: bool = True
+    full: float = 0.0  # of its KV
     heard: bool = True
+    report_s: float = TICK_S  # between two loads
+    histograms: bool = True
     at_s: float = 0.0
     tokens: float = 0.0
     outputs: float = 0.0
     gpu: str = field(init=False)
+    last: PhaseLoad = field(init=False)
 
     def __post_init__(self) -> None:
         self.gpu = f"{self.name}-gpu"
+        self.last = self._load()
 
     @property
     def speed(self) -> float:
@@ -53,18 +58,28 @@ class Tape:
         self.tokens = self.outputs = 0.0
 
     def load(self) -> PhaseLoad:
+        """The load as last reported."""
+        if self.at_s - self.last.at_s >= self.report_s or self.last.role is not self.role:
+            self.last = self._load()
+        return self.last
+
+    def _load(self) -> PhaseLoad:
         prefill = self.role is Role.PREFILL
         return PhaseLoad(
             self.name,
             self.role,
             self.at_s,
             waiting_requests=3 if prefill and self.running else 0,
+            kv_used_fraction=self.full,
             running_requests=(1 if prefill else self.batch) if self.running else 0,
             prompt_tokens=int(self.tokens),
             output_tokens=int(self.outputs),
-            ttft=Histogram((1.0,), (int(self.tokens / self.prompt_tokens), 0)),
-            tpot=Histogram((1.0,), (int(self.outputs / 200), 0)),
+            ttft=self._histogram(self.tokens / self.prompt_tokens),
+            tpot=self._histogram(self.outputs / 200),
         )
+
+    def _histogram(self, count: float) -> Histogram:
+        return Histogram((1.0,), (int(count), 0)) if self.histograms else Histogram()
 
 
 class Deck:

@@ -3,13 +3,20 @@
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from math import exp
+from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapid.core.cluster import GpuView, Phase, Role, View
+from rapid.core.cluster import GpuView, Phase, PhaseLoad, Role, View
+from rapid.core.policy.predictive.decode_model import DecodeModel
+from rapid.core.policy.predictive.lengths import Lengths
 from rapid.core.policy.predictive.models import MISFIT_AFTER_S, SETTLE_S, Models, Start
+from rapid.core.policy.predictive.prefill_model import PrefillModel
+from rapid.core.policy.predictive.seen import LONGEST_S, Seen
 from tests.core.taped import CEILING_MW, FLOOR_MW, TICK_S, Deck, Tape
 
 GPU = GpuView("any", "n", FLOOR_MW, CEILING_MW, CEILING_MW, None, None)
@@ -205,8 +212,10 @@ def test_missing_loads_teach_nothing_and_do_no_harm() -> None:
     assert knows_nothing(silent, Role.PREFILL)
 
 
-def test_counters_of_a_new_life_start_anew() -> None:
+@pytest.mark.parametrize("histograms", [True, False])
+def test_counters_of_a_new_life_start_anew(histograms: bool) -> None:
     tape, models = prefill(), Models()
+    tape.histograms = histograms
     deck = Deck(tape)
     for turn in range(200):
         if turn % 7 == 6:
@@ -227,6 +236,63 @@ def test_the_same_load_twice_counts_once() -> None:
     assert once.confidence(Role.DECODE) == pytest.approx(twice.confidence(Role.DECODE), rel=1e-3)
 
 
+def test_a_load_from_before_a_new_limit_says_nothing_of_it() -> None:
+    """However often it is seen again: the next one is of both limits."""
+    tape, models = prefill(), Models()
+    tape.report_s = 2.0
+    deck = Deck(tape)
+    for turn in range(400):
+        if turn % 8 == 1:  # the last load is a tick old
+            tape.limit_mw = CEILING_MW if tape.limit_mw < CEILING_MW else CEILING_MW // 2
+        models.observe(deck.turn())
+    assert models.prefill_token_s(1000.0) == pytest.approx(tape.token_s, rel=0.03)
+    assert models.prefill_speed(CEILING_MW // 2, GPU) == pytest.approx(0.5**tape.exponent, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("change", "follows"),
+    [
+        ({}, True),
+        ({"role": Role.DECODE}, False),
+        ({"at_s": 10.0}, False),
+        ({"at_s": 9.0}, False),
+        ({"at_s": 10.0 + LONGEST_S}, True),
+        ({"at_s": 10.1 + LONGEST_S}, False),
+        ({"prompt_tokens": 999}, False),
+        ({"output_tokens": 99}, False),
+    ],
+)
+def test_which_load_continues_another(change: dict[str, Any], follows: bool) -> None:
+    seen = Seen()
+    load = PhaseLoad("x", Role.PREFILL, 10.0, prompt_tokens=1000, output_tokens=100)
+    assert not seen.follows(load, 10, 5)
+    seen.take(load, 10, 5, 100.0)
+    assert seen.follows(replace(load, **{"at_s": 10.5, **change}), 10, 5) == follows
+    assert not seen.follows(replace(load, at_s=10.5), 9, 5)
+    assert not seen.follows(replace(load, at_s=10.5), 10, 4)
+
+
+def test_a_full_ring_makes_less_sure() -> None:
+    """The engine may have stood still between two looks."""
+    sure = []
+    for full in (0.5, 0.95):
+        tape, models = prefill(), Models()
+        tape.full = full
+        run(models, Deck(tape), 10.0)
+        sure.append(models.confidence(Role.PREFILL))
+    assert sure[0] > 1.5 * sure[1]
+
+
+def test_evidence_fades_to_nothing_without_an_error() -> None:
+    model = DecodeModel(Start())
+    fresh = model.confidence
+    model.add(0.9, 30.0, 1000.0, 0.02, 0.05)
+    for turn in range(200):
+        model.forget(0.9 if turn < 150 else 0.01)
+        model.refit()
+    assert model.confidence == fresh
+
+
 def test_a_quiet_night_forgets_no_lengths_and_breaks_nothing() -> None:
     deck, models = Deck(prefill(), decode()), Models()
     deck.tapes[0].prompt_tokens = 3000
@@ -234,8 +300,8 @@ def test_a_quiet_night_forgets_no_lengths_and_breaks_nothing() -> None:
     before = models.context_tokens
     for tape in deck.tapes:
         tape.running = False
-    for _ in range(3000):
-        models.observe(deck.turn(4.0))
+    for _ in range(3500):
+        models.observe(deck.turn(5.0))
     assert models.context_tokens == pytest.approx(before, rel=0.05)
     assert knows_nothing(models, Role.DECODE)
     for tape in deck.tapes:
@@ -256,6 +322,15 @@ def test_a_gpu_far_from_the_others_is_known(make: Callable[[str], Tape]) -> None
     mean = 0.5 * (models.factor(tapes[1].gpu, role) + models.factor(tapes[5].gpu, role))
     assert 1.3 < models.factor(slow.gpu, role) / mean < 1.6
     assert models.factor("nobody's", role) == 1.0
+
+
+def test_a_wrong_start_is_held_against_no_gpu() -> None:
+    tapes, models = (prefill(), decode()), Models(Start(prefill_token_ms=0.15, decode_ms=40.0))
+    deck = Deck(*tapes)
+    for _ in range(60):
+        models.observe(deck.turn())
+        for tape in tapes:
+            assert models.factor(tape.gpu, tape.role) == pytest.approx(1.0, abs=0.02)
 
 
 def test_a_gpu_near_the_others_is_taken_for_one_of_them() -> None:
@@ -290,6 +365,27 @@ def test_instances_that_come_and_go_are_not_kept_for_ever() -> None:
         models.observe(deck.turn())
         sizes.append(len(models.state()[4]))
     assert max(sizes) <= 2 * 2 + 64 + 1
+
+
+# ---- lengths ----
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.5, 0.9])
+def test_how_much_prompts_differ_is_known(sigma: float) -> None:
+    dice, lengths = Random(f"lengths {sigma}"), Lengths()
+    for _ in range(2000):
+        prompts = [int(1500 * exp(dice.gauss(0.0, sigma))) for _ in range(dice.randint(1, 8))]
+        lengths.add_prompts(sum(prompts), len(prompts))
+        lengths.forget(0.1)
+    assert lengths.spread == pytest.approx(exp(sigma**2), rel=0.25)
+
+
+def test_long_prompts_cost_more_where_they_differ_more() -> None:
+    def ratio(spread: float) -> float:
+        model = PrefillModel(Start())
+        return model.token_s(20_000.0, spread) / model.token_s(2_000.0, spread)
+
+    assert 1.1 < ratio(1.0) < ratio(3.0)
 
 
 # ---- shapes ----

@@ -4,7 +4,7 @@ Evidence is what an instance did between two loads under one limit: the tokens o
 busy, the steps of its decode against the time they took. Evidence fades, so what changes is followed.
 """
 
-from rapid.core.cluster import GpuView, Phase, PhaseLoad, Role, View
+from rapid.core.cluster import GpuView, PhaseLoad, Role, View
 from rapid.core.policy.predictive.decode_model import DecodeModel, DecodeState
 from rapid.core.policy.predictive.lengths import Lengths, LengthsState
 from rapid.core.policy.predictive.prefill_model import PrefillModel, PrefillState
@@ -88,6 +88,11 @@ class Models:
         return self._prefill.confidence if role is Role.PREFILL else self._decode.confidence
 
     @property
+    def prompt_spread(self) -> float:
+        """Mean square of the lengths of prompts by their squared mean: 1 when all are alike."""
+        return self._lengths.spread
+
+    @property
     def context_tokens(self) -> float:
         """What a running sequence holds on average, as the decode model takes it."""
         return self._lengths.context_tokens
@@ -106,7 +111,7 @@ class Models:
                 seen = self._seen[one.instance] = Seen()
             seen.look(one, mine, view.at_s)
             load = one.load
-            if load is None or one.phase is not Phase.SERVING or load.role is not one.role or not mine:
+            if load is None or load.role is not one.role or not mine:
                 seen.role = ""
             elif load.at_s != seen.at_s or seen.role != load.role.value:
                 self._hear(seen, load, mine[0], view.at_s)
