@@ -46,8 +46,13 @@ class Ground:
             sum(one.role is Role.DECODE for one in moving),
         )
         owned = {gpu for one in usable for gpu in one.gpus if gpu in gpus}
-        idle_mw = sum(gpu.floor_mw for gpu in view.gpus if gpu.gpu not in owned)
-        room_mw = min(sum(gpus[gpu].ceiling_mw for gpu in owned), min(view.rooms_mw.values()) - idle_mw)
+        most_mw = fit(
+            {gpu.gpu: gpu.ceiling_mw if gpu.gpu in owned else gpu.floor_mw for gpu in view.gpus},
+            view.gpus,
+            view.rooms_mw,
+            view.chains,
+        )
+        room_mw = sum(most_mw[gpu] for gpu in owned)
         return cls(
             view,
             fleet,
@@ -100,7 +105,7 @@ class Ground:
 
         def to_drain(one: InstanceView) -> tuple[float, float, str]:
             left = 0 if one.load is None else one.load.running_requests + one.load.waiting_requests
-            factor = max(models.factor(gpu, target) for gpu in one.gpus)
+            factor = max(models.factor(gpu, Role.PREFILL) for gpu in one.gpus)
             return (left, factor if moves > 0 else -factor, one.instance)
 
         return sorted(able, key=to_drain)[: abs(moves)]
