@@ -80,7 +80,9 @@ def _has(measured: Measured, split: Split) -> bool:
 def _draw_splits(measured: Measured, path: Path) -> None:
     """Attainment against rate, for either TPOT target."""
     targets_s = [tpot_s for tpot_s in (TPOT_S, TIGHT_TPOT_S) if any(each == tpot_s for _, each in measured.splits)]
-    with figure_at(path, "LongBench: attainment of fixed splits against rate", (5.6 * len(targets_s), 4.8)) as figure:
+    with figure_at(
+        path, "LongBench: attainment of fixed splits against rate (a line per seed)", (5.6 * len(targets_s), 4.8)
+    ) as figure:
         for axes, tpot_s in zip(figure.subplots(1, len(targets_s), squeeze=False)[0], targets_s, strict=True):
             for split in SPLITS:
                 if (split, tpot_s) in measured.splits:
