@@ -108,7 +108,8 @@ class DecodeModel:
         knot = nearest(x)
         pa, pb, pc = self._parts
         expected_s = (pa * fa + pb * fb + pc * fc) / exp(self._bend[knot] - self._bend[TOP])
-        weight = 1.0 / (error * expected_s) ** 2
+        # What is far slower than believed must not count for more than what comes after it.
+        weight = 1.0 / (error * max(expected_s, work_s)) ** 2
         wa, wb, wc = weight * fa, weight * fb, weight * fc
         new = (wa * fa, wa * fb, wa * fc, wb * fb, wb * fc, wc * fc, wa * work_s, wb * work_s, wc * work_s)
         self._sums[knot] = [old + more for old, more in zip(self._sums[knot], new, strict=True)]

@@ -15,7 +15,7 @@ SHORT_S, LONG_S = 2.5, 6.0  # the two windows of offered work (policies after DO
 SHORT_WEIGHT = 0.8  # of the short window, which is noisier
 LENGTH_S = 10.0  # over which answers are measured
 PAST_S = 120.0  # how long bursts are remembered
-BURST_SHARE = 0.9  # the reserve is sized for this quantile of what was offered in PAST_S
+BURST_SHARE = 0.97  # the reserve is sized for this quantile of what was offered in PAST_S
 LEAST_ANSWERS = 2.0  # in a window, before it says anything
 MOST_AGE = 3.0  # by which age may exceed what finishes
 LENGTH_EASE = 0.1  # share by which the output length follows what finishes, per tick
@@ -135,6 +135,11 @@ class Offered:
             max(rate_rps * output_tokens, _quantile([tps for _, _, tps in self._past])),
         )
         return self.now
+
+    @property
+    def answers(self) -> float:
+        """How many have finished since the beginning."""
+        return self._lasts
 
     def state(self) -> OfferedState:
         """All that restore() needs."""

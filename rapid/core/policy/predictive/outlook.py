@@ -10,7 +10,7 @@ The demand of the next seconds is not known, so the same is asked for several: a
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import exp, log
+from math import exp, log, sqrt
 
 from rapid.core.cluster import GpuView, SloTargets
 from rapid.core.policy.predictive.demand import Demand
@@ -23,6 +23,7 @@ TPOT_MARGIN, TPOT_WIDTH = 0.95, 0.03  # a step of this share of the target is ev
 SMALL_BATCH, LARGE_BATCH = 8.0, 128.0  # between and beyond which a step is taken as linear in its batch
 MOST_HEADROOM = 16.0  # more than that is worth nothing
 HOPELESS = 4.0  # by how much more headroom weighs when nothing is attained (assumed)
+LEAST_SLACK = 0.1  # of the target, that a mean prompt is taken to leave for waiting: shorter ones do
 TRANSIT_S = 1.5  # what an instance that is on its way already still needs, on average (assumed)
 
 
@@ -75,7 +76,8 @@ class Gear:
 class Outlook:
     """Answers for one view. gpu: one that stands for all; sequences: most that an instance decodes at once;
     switch_s: to prefill, to decode: how long a change of role takes with its drain (None: not measured yet);
-    oldest_s: how long the first in the queue has waited."""
+    oldest_s: how long the first in the queue has waited; drain_s: how long the decode instance that would leave first
+    needs to finish its answers."""
 
     def __init__(
         self,
@@ -92,6 +94,7 @@ class Outlook:
         switch_s: Mapping[bool, float | None],
         engine_switch_s: float,
         oldest_s: float,
+        drain_s: float,
     ) -> None:
         self._demand, self._fleet, self._models, self._gpu, self._slo = demand, fleet, models, gpu, slo
         self._horizon_s, self._step_s, self._steps = horizon_s, horizon_s / steps, steps
@@ -99,7 +102,8 @@ class Outlook:
         self._token_s = models.prefill_token_s(demand.prompt_tokens)
         self._prompt_s = self._token_s * max(1.0, demand.prompt_tokens)  # of a typical prompt, at full speed
         self._switch_s, self._engine_switch_s = switch_s, engine_switch_s
-        self._oldest_s = oldest_s
+        self._prompts = _prompts(models.prompt_spread)
+        self._oldest_s, self._drain_s = oldest_s, drain_s
         self._gears: dict[tuple[int, int], Gear] = {}
 
     # ---- questions ----
@@ -148,12 +152,10 @@ class Outlook:
     def _moved_after_s(self, to_prefill: bool, gear: Gear) -> float:
         """How long a change takes: as measured, or the time to finish what runs, and the switch."""
         measured_s = self._switch_s[to_prefill]
-        if measured_s is not None:
-            return measured_s
         if not to_prefill:
-            return self._prompt_s / gear.prefill_speed + self._engine_switch_s
-        batch = self._demand.resident / max(1, self._fleet.decode)
-        return min(6.0, self._demand.output_tokens * gear.step_s(batch)) + self._engine_switch_s
+            return measured_s or self._prompt_s / gear.prefill_speed + self._engine_switch_s
+        # How long a drain takes depends on what there is to finish now; what was measured knows the rest.
+        return self._drain_s + self._engine_switch_s
 
     def _attainment(self, gear: Gear, serving: list[tuple[float, float]], times: float) -> float:
         """The share of requests that arrive within the horizon and attain both targets, with the demand times that."""
@@ -161,7 +163,7 @@ class Outlook:
         rate_rps, answer = max(0.05, demand.prompt_rps), demand.output_tokens
         work, queue = max(0.002, demand.prompt_tps * self._token_s), demand.queued_tokens * self._token_s
         prompt_s = self._prompt_s / gear.prefill_speed
-        slack_s, resident = slo.ttft_s - FRONT_S - prompt_s, demand.resident
+        resident = demand.resident
         attained = offered = 0.0
         for number, (prefill, decode) in enumerate(serving):
             many = times if number * dt_s < BURST_S else 1.0 + (times - 1.0) / 2
@@ -172,8 +174,7 @@ class Outlook:
             busy = work * many / capacity
             # Waiting in an M/G/n queue, roughly, beside the deterministic backlog (policies after DOPD).
             wait_s = (0.5 * busy / (1.0 - min(busy, 0.95)) / prefill + 0.02) * prompt_s + 0.01
-            spare = (slack_s - queue / capacity) / wait_s
-            in_time = 0.0 if spare < 0 else 1.0 - min(1.0, busy) * exp(-min(30.0, spare))
+            in_time = self._in_time(queue / capacity, prompt_s, busy, wait_s)
             step_s = gear.step_s(resident / decode)
             crowd = resident / decode / self._sequences
             if crowd > 1.0:
@@ -185,6 +186,17 @@ class Outlook:
             attained += many * in_time * fluent
             offered += many
         return attained / offered
+
+    def _in_time(self, waited_s: float, prompt_s: float, busy: float, wait_s: float) -> float:
+        """The share of prompts that attain their TTFT after waited_s of backlog and wait_s of random waiting: a short
+        prompt leaves more time for both than a long one."""
+        left_s, busy = self._slo.ttft_s - FRONT_S - waited_s, min(1.0, busy)
+        share = 0.0
+        for times, weight in self._prompts:
+            spare = (left_s - times * prompt_s) / wait_s
+            if spare > 0:
+                share += weight * (1.0 - busy * exp(-min(30.0, spare)))
+        return share
 
     def _measured(self, gear: Gear, serving: list[tuple[float, float]]) -> float:
         """The share of first tokens made within the horizon that are in time, times that of answers.
@@ -207,9 +219,8 @@ class Outlook:
                 waited_s = max(0.0, at_s - (middle - queue) / work)
             busy = work / capacity
             wait_s = (0.5 * busy / (1.0 - min(busy, 0.95)) / prefill + 0.02) * prompt_s + 0.01
-            spare = (slo.ttft_s - FRONT_S - prompt_s - waited_s) / wait_s
             made += done
-            in_time += 0.0 if spare < 0 else done * (1.0 - min(1.0, busy) * exp(-min(30.0, spare)))
+            in_time += done * self._in_time(waited_s, prompt_s, busy, wait_s)
             step_s = gear.step_s(resident / decode) * max(1.0, resident / decode / self._sequences)
             joined = demand.prompt_rps * done / work
             resident = max(0.0, resident + joined - resident * min(1.0, dt_s / (demand.output_tokens * step_s)))
@@ -225,7 +236,7 @@ class Outlook:
         decode = self._fleet.decode + self._fleet.to_decode - plan.moves
         prompt_s = self._prompt_s / gear.prefill_speed
         # In an M/G/n queue one request in twenty waits longer than ln 20 mean waits: busy up to x/(1+x).
-        slack_s = max(0.02, slo.ttft_s - FRONT_S - prompt_s)
+        slack_s = max(LEAST_SLACK * slo.ttft_s, slo.ttft_s - FRONT_S - prompt_s)
         x = slack_s * prefill / (1.5 * prompt_s)
         for_prefill = x / (1 + x) * prefill * gear.prefill_speed
         backlog = demand.queued_tokens / self._horizon_s
@@ -235,4 +246,12 @@ class Outlook:
         for_decode = decode * batch / gear.step_s(batch)
         of_decode = for_decode / max(2.0, demand.reserve_output_tps)
         least, greatest = sorted((of_prefill, of_decode))
-        return min(max(least, 0.05), MOST_HEADROOM), min(max(greatest, 0.05), MOST_HEADROOM)
+        return min(max(least, 1e-3), MOST_HEADROOM), min(max(greatest, 1e-3), MOST_HEADROOM)
+
+
+def _prompts(spread: float) -> tuple[tuple[float, float], ...]:
+    """Lengths by their mean, with their shares: short, middle and long prompts with about that spread (assumed)."""
+    deviation = min(1.5, sqrt(max(0.0, spread - 1.0)))
+    if deviation < 0.15:
+        return ((1.0, 1.0),)
+    return ((max(0.15, 1.0 - 0.9 * deviation), 0.45), (1.0, 0.30), (1.0 + 1.1 * deviation, 0.25))

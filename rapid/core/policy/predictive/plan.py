@@ -9,8 +9,8 @@ from rapid.core.policy.predictive.models import Models
 from rapid.core.policy.predictive.outlook import Fleet, Plan
 
 _WATER_STEP_MW = 5_000  # watts move between the GPUs of a role in steps of this
-_WATER_MOST = 0.06  # of a limit that a GPU may get more or less than the mean of its role
-_SAME_DIES = 0.01  # GPUs whose factors differ by less get equal limits
+_WATER_MOST = 0.03  # of a limit that a GPU may get more or less than the mean of its role
+_SAME_DIES = 0.04  # GPUs whose factors differ by less get equal limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class Ground:
     ceiling_mw: int
     prefill_gpus: int  # of an instance, on average; so for decode
     transit_gpus: int
+    draining: tuple[InstanceView, ...]  # decode instances on their way out that still have answers to finish
 
     @classmethod
     def of(cls, view: View) -> "Ground | None":
@@ -45,6 +46,7 @@ class Ground:
             sum(one.role is Role.PREFILL for one in moving),
             sum(one.role is Role.DECODE for one in moving),
         )
+        draining = [one for one in moving if one.phase is Phase.DRAINING and one.role is Role.PREFILL]
         owned = {gpu for one in usable for gpu in one.gpus if gpu in gpus}
         most_mw = fit(
             {gpu.gpu: gpu.ceiling_mw if gpu.gpu in owned else gpu.floor_mw for gpu in view.gpus},
@@ -63,6 +65,7 @@ class Ground:
             sum(gpus[gpu].ceiling_mw for gpu in owned) // len(owned),
             max(1, round(len(owned) / len(usable))),
             sum(1 for one in moving for gpu in one.gpus if gpu in gpus),
+            tuple(draining),
         )
 
     def mean_mw(self, role: Role) -> int:
@@ -79,7 +82,11 @@ class Ground:
         each, floor_mw, ceiling_mw = self.prefill_gpus, self.floor_mw, self.ceiling_mw
         prefill = each * (self.fleet.prefill - max(0, -moves))
         decode = each * (self.fleet.decode - max(0, moves))
-        room_mw = self.room_mw - floor_mw * (self.transit_gpus + each * abs(moves))
+        # What leaves decode finishes its answers first, at the pace of the others; all else in transit needs its floor.
+        drains = sum(len(one.gpus) for one in self.draining) + each * max(0, moves)
+        idle = self.transit_gpus + each * abs(moves) - drains
+        room_mw = self.room_mw - floor_mw * idle
+        decode += drains
         if prefill <= 0 or decode <= 0:
             return
         low_mw = max(floor_mw, (room_mw - decode * ceiling_mw) // prefill)
@@ -111,14 +118,24 @@ class Ground:
         return sorted(able, key=to_drain)[: abs(moves)]
 
     def limits(self, plan: Plan, movers: Iterable[InstanceView], models: Models, batch: float) -> dict[str, int]:
-        """A limit for every GPU in the view that the domains have room for. Those in transit get their floors."""
+        """A limit for every GPU in the view that the domains have room for.
+
+        Those in transit get their floors, but for those that still finish answers: at their floors these would miss
+        their TPOT, and the drain would take longer.
+        """
         leaving = {one.instance for one in movers}
         asked = {gpu.gpu: gpu.floor_mw for gpu in self.view.gpus}
         for role, mean_mw in ((Role.PREFILL, plan.prefill_mw), (Role.DECODE, plan.decode_mw)):
             stay = [one for one in self.serving[role] if one.instance not in leaving]
+            if role is Role.DECODE:
+                asked |= {gpu: mean_mw for one in self._finishing(leaving) for gpu in one.gpus if gpu in asked}
             for one, limit_mw in zip(stay, self._shared(role, stay, mean_mw, models), strict=True):
                 asked |= {gpu: limit_mw for gpu in one.gpus if gpu in asked}
         return fit(asked, self.view.gpus, self.view.rooms_mw, self.view.chains)
+
+    def _finishing(self, leaving: set[str]) -> list[InstanceView]:
+        """Decode instances that leave, or will."""
+        return [*self.draining, *(one for one in self.serving[Role.DECODE] if one.instance in leaving)]
 
     def _shared(self, role: Role, stay: list[InstanceView], mean_mw: int, models: Models) -> list[int]:
         """The limits of the instances of a role around their mean: water-filling, watts go where they buy most.

@@ -10,6 +10,7 @@ engines behave unlike anything that the models can say, or what it predicted lat
 """
 
 from dataclasses import dataclass, field
+from math import log
 from typing import Any, cast
 
 from rapid.core.cluster import Candidate, InstanceView, Phase, PolicyState, Role, Targets, View
@@ -39,6 +40,8 @@ class PredictiveSettings:
     least_move_mw        no limit is changed unless one changes by this much
     confirmations        ticks in a row that must want a role change
     again_s, back_s      hold-off after a role change in the same, and in the other direction
+    least_answers        that must have finished before anybody can say how long a drain takes
+    longest_drain_s      no instance leaves decode that would need longer to finish its answers
     sequences            most that an instance decodes at once
     least_known          share of the instances of a role that must report
     trust                by how much predictions may have been too high lately, on average
@@ -50,13 +53,15 @@ class PredictiveSettings:
     steps: float = 12
     levels: float = 6
     reserve: float = 0.04
-    move_cost: float = 0.01
-    doubt: float = 4.0
+    move_cost: float = 0.005
+    doubt: float = 1.0
     least_gain: float = 0.004
     least_move_mw: int = 20_000
     confirmations: float = 2
     again_s: float = 1.0
     back_s: float = 8.0
+    least_answers: float = 10
+    longest_drain_s: float = 20.0
     sequences: float = 240.0
     least_known: float = 0.75
     trust: float = 0.4
@@ -150,6 +155,8 @@ class Predictive:
         if moving >= max(2, instances // 8):
             return moves
         for way, left in ((1, fleet.decode), (-1, fleet.prefill)):
+            if way > 0 and self._drain_s(ground, self.offered.now) > settings.longest_drain_s:
+                continue
             wait_s = settings.back_s if way == -self._moved else settings.again_s
             if left >= 2 and at_s - self._moved_s >= wait_s:
                 moves.append(way)
@@ -193,7 +200,21 @@ class Predictive:
             switch_s={to_prefill: self.switches.mean_s(to_prefill) for to_prefill in (True, False)},
             engine_switch_s=switch_s,
             oldest_s=view.latencies.oldest_wait_s,
+            drain_s=self._drain_s(ground, demand),
         )
+
+    def _drain_s(self, ground: Ground, demand: Demand) -> float:
+        """How long the decode instance that would leave first needs to finish its answers; infinite: who knows."""
+        first = next(iter(ground.movers(1, self.models)), None)
+        if first is None or first.load is None:
+            return float("inf")
+        left = first.load.running_requests + first.load.waiting_requests
+        if left == 0:
+            return 0.0
+        if self.offered.answers < self.settings.least_answers:
+            return float("inf")
+        # Of so many answers begun at any time, the one that has most left has nearly all of it left.
+        return demand.output_tokens * (1.0 + 0.25 * log(left)) * self._step_s(ground)
 
     def _step_s(self, ground: Ground) -> float:
         """How long a decode step takes now, as far as is known."""
