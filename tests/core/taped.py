@@ -3,12 +3,14 @@
 from dataclasses import dataclass, field
 
 from rapid.core.cluster import GpuView, Histogram, InstanceView, Latencies, Phase, PhaseLoad, Role, SloTargets, View
+from rapid.core.policy.predictive.models import Models
 from tests.core.engines import BOTH
 from tests.core.hosts import W
 
 TICK_S = 0.5
 CEILING_MW = 700 * W
 FLOOR_MW = 200 * W
+GPU = GpuView("any", "n", FLOOR_MW, CEILING_MW, CEILING_MW, None, None)
 
 
 @dataclass(slots=True)
@@ -21,6 +23,7 @@ class Tape:
     exponent: float = 0.6  # of prefill speed by limit / ceiling
     prompt_tokens: int = 1000
     batch: int = 32
+    answer_tokens: int = 200
     step_s: float = 0.012  # of decode, whatever the limit
     limit_mw: int = CEILING_MW
     draw_mw: int | None = None
@@ -75,7 +78,7 @@ class Tape:
             prompt_tokens=int(self.tokens),
             output_tokens=int(self.outputs),
             ttft=self._histogram(self.tokens / self.prompt_tokens),
-            tpot=self._histogram(self.outputs / 200),
+            tpot=self._histogram(self.outputs / self.answer_tokens),
         )
 
     def _histogram(self, count: float) -> Histogram:
@@ -118,3 +121,17 @@ class Deck:
             since_power_s=float("inf"),
             since_role_s=float("inf"),
         )
+
+
+def prefill(name: str = "p") -> Tape:
+    return Tape(name, Role.PREFILL)
+
+
+def decode(name: str = "d") -> Tape:
+    return Tape(name, Role.DECODE)
+
+
+def run(models: Models, deck: Deck, lived_s: float) -> None:
+    """Lets models watch."""
+    for _ in range(round(lived_s / TICK_S)):
+        models.observe(deck.turn())

@@ -3,45 +3,20 @@
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
-from math import exp
-from random import Random
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapid.core.cluster import GpuView, Phase, PhaseLoad, Role, View
-from rapid.core.policy.predictive.decode_model import DecodeModel
-from rapid.core.policy.predictive.lengths import Lengths
-from rapid.core.policy.predictive.models import MISFIT_AFTER_S, SETTLE_S, Models, Start
-from rapid.core.policy.predictive.prefill_model import PrefillModel
-from rapid.core.policy.predictive.seen import LONGEST_S, Seen
-from tests.core.taped import CEILING_MW, FLOOR_MW, TICK_S, Deck, Tape
+from rapid.core.cluster import Role, View
+from rapid.core.policy.predictive.models import MISFIT_AFTER_S, Models, Start
+from tests.core.taped import CEILING_MW, GPU, Deck, Tape, decode, prefill, run
 
-GPU = GpuView("any", "n", FLOOR_MW, CEILING_MW, CEILING_MW, None, None)
 LIMITS_MW = range(50_000, CEILING_MW + 1, 25_000)
-
-
-def run(models: Models, deck: Deck, lived_s: float) -> None:
-    for _ in range(round(lived_s / TICK_S)):
-        models.observe(deck.turn())
-
-
-def prefill(name: str = "p") -> Tape:
-    return Tape(name, Role.PREFILL)
-
-
-def decode(name: str = "d") -> Tape:
-    return Tape(name, Role.DECODE)
 
 
 def step_s(models: Models, tape: Tape) -> float:
     return models.step_s(tape.batch, models.context_tokens, tape.limit_mw, GPU)
-
-
-def knows_nothing(models: Models, role: Role) -> bool:
-    return models.confidence(role) == Models().confidence(role)
 
 
 # ---- learning ----
@@ -164,152 +139,6 @@ def test_confidence_grows_with_evidence_and_fades_without() -> None:
         assert models.confidence(role) < 0.3
 
 
-# ---- what is no evidence ----
-
-
-def test_nothing_is_learned_until_a_new_limit_has_settled() -> None:
-    tape, models = prefill(), Models()
-    deck = Deck(tape)
-    models.observe(deck.turn())
-    assert SETTLE_S >= 2 * TICK_S
-    for turn in range(80):  # a limit that changes at every other look
-        tape.limit_mw = CEILING_MW - 50_000 * (turn // 2 % 2)
-        models.observe(deck.turn())
-    assert knows_nothing(models, Role.PREFILL)
-    run(models, deck, 5.0)
-    assert not knows_nothing(models, Role.PREFILL)
-
-
-@pytest.mark.parametrize("phase", [phase for phase in Phase if phase is not Phase.SERVING])
-@pytest.mark.parametrize("role", [Role.PREFILL, Role.DECODE])
-def test_an_instance_that_does_not_serve_teaches_nothing(role: Role, phase: Phase) -> None:
-    models = Models()
-    run(models, Deck(Tape("x", role, phase=phase)), 10.0)
-    assert knows_nothing(models, role)
-
-
-def test_a_new_role_is_no_evidence_until_it_has_settled() -> None:
-    tape, models = prefill(), Models()
-    deck = Deck(tape)
-    run(models, deck, 20.0)
-    tape.role = Role.DECODE
-    run(models, deck, SETTLE_S)
-    assert knows_nothing(models, Role.DECODE)
-    run(models, deck, 5.0)
-    assert not knows_nothing(models, Role.DECODE)
-
-
-def test_missing_loads_teach_nothing_and_do_no_harm() -> None:
-    tape, models = prefill(), Models()
-    deck = Deck(tape)
-    for turn in range(200):
-        tape.heard = turn % 5 > 1
-        models.observe(deck.turn())
-    assert models.prefill_token_s(1000.0) == pytest.approx(tape.token_s, rel=0.03)
-    silent = Models()
-    tape.heard = False
-    run(silent, deck, 10.0)
-    assert knows_nothing(silent, Role.PREFILL)
-
-
-@pytest.mark.parametrize("histograms", [True, False])
-def test_counters_of_a_new_life_start_anew(histograms: bool) -> None:
-    tape, models = prefill(), Models()
-    tape.histograms = histograms
-    deck = Deck(tape)
-    for turn in range(200):
-        if turn % 7 == 6:
-            tape.restart()
-        models.observe(deck.turn())
-    assert models.prefill_token_s(1000.0) == pytest.approx(tape.token_s, rel=0.03)
-
-
-def test_the_same_load_twice_counts_once() -> None:
-    deck = Deck(prefill(), decode())
-    once, twice = Models(), Models()
-    for _ in range(40):
-        seen = deck.turn()
-        once.observe(seen)
-        twice.observe(seen)
-        twice.observe(seen)
-    assert once.prefill_token_s(1000.0) == pytest.approx(twice.prefill_token_s(1000.0), rel=1e-3)
-    assert once.confidence(Role.DECODE) == pytest.approx(twice.confidence(Role.DECODE), rel=1e-3)
-
-
-def test_a_load_from_before_a_new_limit_says_nothing_of_it() -> None:
-    """However often it is seen again: the next one is of both limits."""
-    tape, models = prefill(), Models()
-    tape.report_s = 2.0
-    deck = Deck(tape)
-    for turn in range(400):
-        if turn % 8 == 1:  # the last load is a tick old
-            tape.limit_mw = CEILING_MW if tape.limit_mw < CEILING_MW else CEILING_MW // 2
-        models.observe(deck.turn())
-    assert models.prefill_token_s(1000.0) == pytest.approx(tape.token_s, rel=0.03)
-    assert models.prefill_speed(CEILING_MW // 2, GPU) == pytest.approx(0.5**tape.exponent, rel=0.03)
-
-
-@pytest.mark.parametrize(
-    ("change", "follows"),
-    [
-        ({}, True),
-        ({"role": Role.DECODE}, False),
-        ({"at_s": 10.0}, False),
-        ({"at_s": 9.0}, False),
-        ({"at_s": 10.0 + LONGEST_S}, True),
-        ({"at_s": 10.1 + LONGEST_S}, False),
-        ({"prompt_tokens": 999}, False),
-        ({"output_tokens": 99}, False),
-    ],
-)
-def test_which_load_continues_another(change: dict[str, Any], follows: bool) -> None:
-    seen = Seen()
-    load = PhaseLoad("x", Role.PREFILL, 10.0, prompt_tokens=1000, output_tokens=100)
-    assert not seen.follows(load, 10, 5)
-    seen.take(load, 10, 5, 100.0)
-    assert seen.follows(replace(load, **{"at_s": 10.5, **change}), 10, 5) == follows
-    assert not seen.follows(replace(load, at_s=10.5), 9, 5)
-    assert not seen.follows(replace(load, at_s=10.5), 10, 4)
-
-
-def test_a_full_ring_makes_less_sure() -> None:
-    """The engine may have stood still between two looks."""
-    sure = []
-    for full in (0.5, 0.95):
-        tape, models = prefill(), Models()
-        tape.full = full
-        run(models, Deck(tape), 10.0)
-        sure.append(models.confidence(Role.PREFILL))
-    assert sure[0] > 1.5 * sure[1]
-
-
-def test_evidence_fades_to_nothing_without_an_error() -> None:
-    model = DecodeModel(Start())
-    fresh = model.confidence
-    model.add(0.9, 30.0, 1000.0, 0.02, 0.05)
-    for turn in range(200):
-        model.forget(0.9 if turn < 150 else 0.01)
-        model.refit()
-    assert model.confidence == fresh
-
-
-def test_a_quiet_night_forgets_no_lengths_and_breaks_nothing() -> None:
-    deck, models = Deck(prefill(), decode()), Models()
-    deck.tapes[0].prompt_tokens = 3000
-    run(models, deck, 60.0)
-    before = models.context_tokens
-    for tape in deck.tapes:
-        tape.running = False
-    for _ in range(3500):
-        models.observe(deck.turn(5.0))
-    assert models.context_tokens == pytest.approx(before, rel=0.05)
-    assert knows_nothing(models, Role.DECODE)
-    for tape in deck.tapes:
-        tape.running = True
-    run(models, deck, 60.0)
-    assert models.prefill_token_s(3000.0) == pytest.approx(deck.tapes[0].token_s, rel=0.03)
-
-
 # ---- single GPUs ----
 
 
@@ -365,27 +194,6 @@ def test_instances_that_come_and_go_are_not_kept_for_ever() -> None:
         models.observe(deck.turn())
         sizes.append(len(models.state()[4]))
     assert max(sizes) <= 2 * 2 + 64 + 1
-
-
-# ---- lengths ----
-
-
-@pytest.mark.parametrize("sigma", [0.0, 0.5, 0.9])
-def test_how_much_prompts_differ_is_known(sigma: float) -> None:
-    dice, lengths = Random(f"lengths {sigma}"), Lengths()
-    for _ in range(2000):
-        prompts = [int(1500 * exp(dice.gauss(0.0, sigma))) for _ in range(dice.randint(1, 8))]
-        lengths.add_prompts(sum(prompts), len(prompts))
-        lengths.forget(0.1)
-    assert lengths.spread == pytest.approx(exp(sigma**2), rel=0.25)
-
-
-def test_long_prompts_cost_more_where_they_differ_more() -> None:
-    def ratio(spread: float) -> float:
-        model = PrefillModel(Start())
-        return model.token_s(20_000.0, spread) / model.token_s(2_000.0, spread)
-
-    assert 1.1 < ratio(1.0) < ratio(3.0)
 
 
 # ---- shapes ----

@@ -53,7 +53,7 @@ class Natural:
             self._sums[octave] += _DRAW_PRECISION * log(min(1.2, max(0.2, draw)) / self._prior[octave])
 
     def forget(self, keep: float) -> None:
-        self._weights = [weight * keep if weight > _GONE else 0.0 for weight in self._weights]
+        self._weights = [weight * keep for weight in self._weights]
         self._sums = [each * keep for each in self._sums]
 
     def refit(self) -> None:

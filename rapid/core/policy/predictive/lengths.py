@@ -33,13 +33,13 @@ class Lengths:
         self._answers += answers
 
     def forget(self, lived_s: float) -> None:
-        """So much time has gone by."""
+        """So much time has gone by, far less than the memory is long."""
         if self._prompts > 1.0:  # through a quiet night the last prompt stays
-            keep = max(1.0 / self._prompts, 1.0 - lived_s / _PROMPT_S)
+            keep = 1.0 - lived_s / _PROMPT_S
             self._prompt_tokens *= keep
             self._prompts *= keep
         if self._answers > 1.0:
-            keep = max(1.0 / self._answers, 1.0 - lived_s / _ANSWER_S)
+            keep = 1.0 - lived_s / _ANSWER_S
             self._answer_tokens *= keep
             self._answers *= keep
 
