@@ -190,7 +190,8 @@ class Outlook:
     def _in_time(self, waited_s: float, prompt_s: float, busy: float, wait_s: float) -> float:
         """The share of prompts that attain their TTFT after waited_s of backlog and wait_s of random waiting: a short
         prompt leaves more time for both than a long one."""
-        left_s, busy = self._slo.ttft_s - FRONT_S - waited_s, min(1.0, busy)
+        busy = min(1.0, busy)
+        left_s = self._slo.ttft_s - FRONT_S - waited_s - busy * prompt_s / 2  # half of a prompt that runs already
         share = 0.0
         for times, weight in self._prompts:
             spare = (left_s - times * prompt_s) / wait_s

@@ -24,6 +24,8 @@ from rapid.core.policy.predictive.switches import Switches
 from rapid.core.policy.static import Static
 
 VERSION = 1  # of what state() means
+LEAST_SCORES = 4  # of its predictions, before they say anything
+SMALL_FLEET = 8  # instances
 MAX_CANDIDATES = 8  # shown with a decision
 
 
@@ -34,8 +36,8 @@ class PredictiveSettings:
     horizon_s, steps     how far it looks ahead, and in how many steps
     levels               ways to divide the budget that are weighed for one split of the instances
     reserve              what headroom counts beside attainment: a factor e of headroom is worth that much
-    move_cost            attainment that a role change must win for each instance that moves
-    doubt                times that cost while nothing is known of the engines yet
+    move_cost            attainment that a role change must win for each instance that moves; in more than SMALL_FLEET
+                         instances each counts for as much less
     least_gain           attainment that any change must win
     least_move_mw        no limit is changed unless one changes by this much
     confirmations        ticks in a row that must want a role change
@@ -54,7 +56,6 @@ class PredictiveSettings:
     levels: float = 6
     reserve: float = 0.04
     move_cost: float = 0.005
-    doubt: float = 1.0
     least_gain: float = 0.004
     least_move_mw: int = 20_000
     confirmations: float = 2
@@ -118,14 +119,16 @@ class Predictive:
         hold = ground.hold()
         held = outlook.forecast(hold)
         found: list[tuple[float, Plan, Forecast]] = []
-        sure = min(self.models.confidence(role) for role in (Role.PREFILL, Role.DECODE))
-        cost = settings.move_cost * (1.0 + (settings.doubt - 1.0) * (1.0 - sure))
+        cost = settings.move_cost * min(1.0, SMALL_FLEET / len(view.instances))
         for moves in self._moves(ground):
             for plan in ground.splits(moves, int(settings.levels)):
                 forecast = outlook.forecast(plan)
                 found.append((forecast.value - cost * abs(moves), plan, forecast))
         found.sort(key=lambda each: -each[0])
         value, plan, forecast = found[0]
+        wrong = self._better_at_home(ground, outlook, forecast)
+        if wrong:
+            return self._fall_back(ground, wrong, roles=True)
         stay = next(each for each in found if each[1].moves == 0)
         if plan.moves and not self._confirmed(plan.moves):
             value, plan, forecast = stay
@@ -237,17 +240,26 @@ class Predictive:
 
     def _wrong(self, view: View) -> str:
         """Why it should not trust what it predicts; empty: it may."""
-        if self.models.misfit:
-            return self.models.misfit
-        settings, doubted_s = self.settings, view.at_s - self._doubted_s
-        if doubted_s < settings.retry_s:
-            return f"its predictions were wrong; tries again in {settings.retry_s - doubted_s:.0f} s"
-        if len(view.scores) >= 4 and doubted_s >= 2 * settings.retry_s:
-            off = sum(predicted - measured for predicted, measured in view.scores) / len(view.scores)
-            if off > settings.trust:
-                self._doubted_s = view.at_s
-                return f"its last {len(view.scores)} predictions were {100 * off:.0f} points too high on average"
-        return ""
+        left_s = self._doubted_s + self.settings.retry_s - view.at_s
+        return self.models.misfit or (
+            f"its predictions were wrong; tries again in {left_s:.0f} s" if left_s > 0 else ""
+        )
+
+    def _better_at_home(self, ground: Ground, outlook: Outlook, best: Forecast) -> str:
+        """Why the split that it found at first is to be preferred, with predictions that were too high lately; empty:
+        it is not. What was wrong for where the instances are now need not be for where they were."""
+        settings, view = self.settings, ground.view
+        if len(view.scores) < LEAST_SCORES or view.at_s < self._doubted_s + 2 * settings.retry_s:
+            return ""
+        off = sum(predicted - measured for predicted, measured in view.scores) / len(view.scores)
+        moves = self._home - ground.fleet.prefill - ground.fleet.to_prefill
+        if off <= settings.trust or not -ground.fleet.prefill < moves < ground.fleet.decode:
+            return ""
+        home = outlook.forecast(ground.static(moves))
+        if home.value < best.value - off / 2 or home.headroom <= best.headroom:
+            return ""
+        self._doubted_s = view.at_s
+        return f"its last {len(view.scores)} predictions were {100 * off:.0f} points too high on average"
 
     def _fall_back(self, ground: Ground, trouble: str, *, roles: bool) -> Targets:
         """The static split; with `roles`, also back to the numbers of instances that it found at first."""
