@@ -9,7 +9,7 @@ import pytest
 
 from rapid.core.cluster import Phase, PhaseLoad, Role
 from rapid.core.policy.predictive.decode_model import DecodeModel
-from rapid.core.policy.predictive.lengths import Lengths
+from rapid.core.policy.predictive.lengths import Contexts, Lengths
 from rapid.core.policy.predictive.models import SETTLE_S, Models, Start
 from rapid.core.policy.predictive.prefill_model import PrefillModel
 from rapid.core.policy.predictive.seen import LONGEST_S, Seen
@@ -204,6 +204,33 @@ def test_how_much_prompts_differ_is_known(sigma: float) -> None:
         lengths.add_prompts(sum(prompts), len(prompts))
         lengths.forget(0.1)
     assert lengths.spread == pytest.approx(exp(sigma**2), rel=0.25)
+
+
+@pytest.mark.parametrize(("before", "after"), [(8192, 512), (512, 8192)])
+def test_a_new_mix_of_prompts_is_not_taken_for_a_spread(before: int, after: int) -> None:
+    lengths = Lengths()
+    for _ in range(100):
+        lengths.add_prompts(3 * before, 3)
+    for _ in range(20):
+        lengths.add_prompts(3 * after, 3)
+        lengths.forget(0.1)
+    assert lengths.spread < 1.5
+
+
+def test_contexts_are_told_apart_by_how_full_the_cache_is() -> None:
+    """The mix has changed: by the lengths all are short, and one instance still runs the long ones."""
+    contexts = Contexts()
+    for _ in range(400):
+        contexts.add(20.0, 20 * 8000 / 1e6, 8000.0)
+        contexts.forget(0.1)
+    assert contexts.add(20.0, 20 * 8000 / 1e6, 1000.0) == pytest.approx(4000), "but no more than four times the mean"
+    assert contexts.add(20.0, 20 * 3000 / 1e6, 1000.0) == pytest.approx(3000, rel=0.02)
+    assert contexts.add(10.0, 10 * 1000 / 1e6, 1000.0) == pytest.approx(1000, rel=0.02)
+    assert contexts.add(10.0, 0.0, 1000.0) == 1000.0, "not told"
+    assert 1000 < contexts.now(77.0) < 8000
+    for _ in range(100):
+        contexts.forget(1.0)
+    assert contexts.now(77.0) == 77.0
 
 
 def test_lengths_outlast_any_silence() -> None:

@@ -192,7 +192,7 @@ def test_instances_that_come_and_go_are_not_kept_for_ever() -> None:
         deck = Deck(prefill(f"p{number}"), decode("d"))
         deck.at_s += number
         models.observe(deck.turn())
-        sizes.append(len(models.state()[4]))
+        sizes.append(len(models.state()[5]))
     assert max(sizes) <= 2 * 2 + 64 + 1
 
 

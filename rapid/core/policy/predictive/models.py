@@ -6,7 +6,7 @@ busy, the steps of its decode against the time they took. Evidence fades, so wha
 
 from rapid.core.cluster import GpuView, PhaseLoad, Role, View
 from rapid.core.policy.predictive.decode_model import DecodeModel, DecodeState
-from rapid.core.policy.predictive.lengths import Lengths, LengthsState
+from rapid.core.policy.predictive.lengths import Contexts, ContextsState, Lengths, LengthsState
 from rapid.core.policy.predictive.prefill_model import PrefillModel, PrefillState
 from rapid.core.policy.predictive.seen import GREATEST, LEAST, LONGEST_S, Seen, SeenState
 from rapid.core.policy.predictive.start import Start
@@ -23,6 +23,7 @@ ModelsState = tuple[
     PrefillState,
     DecodeState,
     LengthsState,
+    ContextsState,
     tuple[tuple[str, SeenState], ...],
     tuple[tuple[str, str], ...],
 ]
@@ -35,7 +36,7 @@ class Models:
         self._start = start or Start()
         self._prefill = PrefillModel(self._start)
         self._decode = DecodeModel(self._start)
-        self._lengths = Lengths()
+        self._lengths, self._contexts = Lengths(), Contexts()
         self._seen: dict[str, Seen] = {}  # by instance; at most twice those in the view and _SPARE
         self._owners: dict[str, str] = {}  # instance by GPU, of the last view
         self._at_s: float | None = None  # of the last view
@@ -94,8 +95,8 @@ class Models:
 
     @property
     def context_tokens(self) -> float:
-        """What a running sequence holds on average, as the decode model takes it."""
-        return self._lengths.context_tokens
+        """What the sequences that run now hold on average."""
+        return self._contexts.now(self._lengths.context_tokens)
 
     # ---- evidence ----
 
@@ -124,6 +125,7 @@ class Models:
         self._prefill.forget(1.0 - lived_s / FORGET_S)
         self._decode.forget(1.0 - lived_s / FORGET_S)
         self._lengths.forget(lived_s)
+        self._contexts.forget(lived_s)
         self._at_s = at_s
 
     def _hear(self, seen: Seen, load: PhaseLoad, gpu: GpuView, at_s: float) -> None:
@@ -138,8 +140,7 @@ class Models:
                     self._see_prefill(seen, load)
             elif load.role is Role.DECODE:
                 self._lengths.add_answers(load.output_tokens - seen.output_tokens, lasts - seen.lasts)
-                if settled:
-                    self._see_decode(seen, load, gpu)
+                self._see_decode(seen, load, gpu, settled)
         seen.take(load, firsts, lasts, at_s)
         seen.judge(load.role, at_s)
 
@@ -156,17 +157,21 @@ class Models:
         if (busy_s or tokens) and model.confidence >= _SURE:
             seen.worked(Role.PREFILL, busy_s, prior_s * model.slowness / model.speed.at(seen.limit))
 
-    def _see_decode(self, seen: Seen, load: PhaseLoad, gpu: GpuView) -> None:
+    def _see_decode(self, seen: Seen, load: PhaseLoad, gpu: GpuView, settled: bool) -> None:
         made = load.output_tokens - seen.output_tokens
         if seen.running <= 0 or load.running_requests <= 0 or made <= 0:
             return
         lived_s = load.at_s - seen.at_s
         batch = (seen.running + load.running_requests) / 2
+        used = (seen.full + load.kv_used_fraction) / 2
+        context_tokens = self._contexts.add(batch, used, self._lengths.context_tokens)
+        if not settled:
+            return
         steps = made / batch
         changed = (load.running_requests - seen.running) / batch
         # The batch is known at the ends alone, and a step may be cut by either of them (assumed).
         error = (0.015**2 + (0.4 / steps) ** 2 + (0.3 * changed) ** 2 + 0.05 / batch) ** 0.5
-        model, context_tokens = self._decode, self._lengths.context_tokens
+        model = self._decode
         x = seen.limit / model.natural.at(batch)
         model.add(x, batch, context_tokens, lived_s / steps, error)
         if gpu.draw_mw is not None:
@@ -199,6 +204,7 @@ class Models:
             self._prefill.state(),
             self._decode.state(),
             self._lengths.state(),
+            self._contexts.state(),
             tuple([(name, seen.state()) for name, seen in self._seen.items()]),
             tuple(self._owners.items()),
         )
@@ -207,10 +213,11 @@ class Models:
     def from_state(cls, state: ModelsState, start: Start | None = None) -> "Models":
         """The same models again: they answer and learn alike."""
         models = cls(start)
-        models._at_s, prefill, decode, lengths, seen, owners = state
+        models._at_s, prefill, decode, lengths, contexts, seen, owners = state
         models._prefill.restore(prefill)
         models._decode.restore(decode)
         models._lengths.restore(lengths)
+        models._contexts.restore(contexts)
         for name, values in seen:
             models._seen[name] = Seen()
             models._seen[name].restore(values)

@@ -26,7 +26,7 @@ class Start:
 
     prefill_ms: float = 2.0
     prefill_token_ms: float = 0.05
-    prefill_square_ms: float = 8e-7
+    prefill_square_ms: float = 6e-7
     prefill_exponent: float = 0.70
     decode_ms: float = 15.0
     decode_sequence_ms: float = 0.02
