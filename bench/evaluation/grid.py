@@ -8,7 +8,7 @@ from rapid.sim.profile import Profile, corners, profile_named
 from rapid.sim.scenario import COLOCATED, ORACLE, Scenario
 from rapidctl.sim.question import split_limits
 
-POLICIES = ("uniform", "static", "power", "roles", "rapid", COLOCATED)
+POLICIES = ("uniform", "static", "power", "roles", "rapid", "predictive", COLOCATED)
 LOAD_SHARE = 0.80  # of the ceilings: the budget at which the load is chosen
 GPUS = 8  # of a node
 CORNERS = ("shallow,gentle", "shallow,sharp", "steep,gentle", "steep,sharp")
@@ -130,14 +130,14 @@ class Grid:
 
 SPEEDS = (0.2, 0.35, 0.5, 0.65, 0.8, 1.0, 1.3, 1.6, 2.0)
 FULL = Grid(
-    traces=("azure", "azure-code", "mooncake", "servegen-mlarge", "servegen-r1", "longbench", "sonnet", "burst"),
+    traces=("azure", "mooncake", "servegen-r1", "longbench", "sonnet", "burst"),
     profiles=tuple(FLEETS),
     corners=CORNERS,
     shares=(0.57, 0.70, 0.80, 0.86),
     policies=POLICIES,
     seeds=5,
     seconds=60.0,
-    sweep=Sweep(("azure", "servegen-mlarge", "longbench", "sonnet"), SPEEDS, 3),
+    sweep=Sweep(("azure", "servegen-r1", "longbench", "sonnet"), SPEEDS, 3),
     oracle_shares=(0.57, 0.80),
     films=("sonnet", "azure"),
 )

@@ -1,9 +1,12 @@
 """Policy `oracle`: the bar that every policy is held against. It sees the future, and tries out what it does before.
 
-Once every period_s it copies the whole engine world, applies a candidate (a split of the instances, a limit per role)
-to the copy, lets the true arrivals of the next horizon_s come in, and counts the requests that attain their SLO there.
+Once in a while it copies the whole engine world, applies a candidate (a split of the instances, a limit per role)
+to the copy, lets the true arrivals of the next seconds come in, and counts the requests that attain their SLO there.
 It keeps the best candidate. Like every policy it asks core.Control, which grants what fits and changes roles in order:
 it pays for lag, drain and switch as the others do, and starts from the same equal shares.
+
+How far to look is a choice of its own: answers that last half a minute need more than a burst of short ones. So the bar
+is the better of two looks, each a run of its own.
 
 It is a bar and no proof of a bound: it plans as if a candidate were kept for the whole horizon, and tries a few dozen
 candidates, not all. The regret of a policy is the oracle's attainment less its own, and may come out negative.
@@ -40,12 +43,21 @@ class Plan:
     prefill_mw: int
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """It makes a plan every period_s, for horizon_s ahead."""
+
+    horizon_s: float
+    period_s: float
+
+
+LOOKS = (Look(10.0, 2.0), Look(30.0, 4.0))
+
+
 @dataclass(slots=True)
 class Oracle:
     """Policy `oracle`. The numbers are assumed: longer horizons and finer steps cost time and gain little.
 
-    period_s    between two plans
-    horizon_s   how far it looks; longer than a drain and a switch, so that a role change can pay
     levels      limits tried per split, from the least to the greatest that the budget allows for prefill
     reach       the split may change by so many instances in one plan
     least_gain  requests that a change must win before it is made, so that it does nothing for nothing
@@ -53,9 +65,8 @@ class Oracle:
 
     world: World
     slo: SloTargets
+    look: Look = LOOKS[0]
     settle_s: float = 0.6  # raises wait for the cuts that pay for them
-    period_s: float = 2.0
-    horizon_s: float = 10.0
     levels: int = 4
     reach: int = 2
     least_gain: float = 0.5
@@ -66,8 +77,8 @@ class Oracle:
         """The best candidate, if it beats going on as now."""
         if view.at_s < self._next_s or any(one.phase not in _HERE for one in view.instances):
             return NO_CHANGE
-        self._next_s = view.at_s + self.period_s
-        future = list(self.world.future(view.at_s + self.horizon_s))
+        self._next_s = view.at_s + self.look.period_s
+        future = list(self.world.future(view.at_s + self.look.horizon_s))
         hold = self._plan(view, 0, None)
         assert hold is not None
         scores = {hold: self._score(view, hold, future)}
@@ -133,7 +144,7 @@ class Oracle:
             cluster.set_limit(*each)
         for request in future[waiting:]:
             cluster.offer(request)
-        cluster.run_until(view.at_s + self.horizon_s)
+        cluster.run_until(view.at_s + self.look.horizon_s)
         return met + sum(_prospects(cluster, slo))
 
 

@@ -31,7 +31,13 @@ ATTAINED: Mapping[tuple[str, float], Mapping[str, tuple[float, float]]] = {
     ("sonnet", 0.57): {"uniform": (0.30, 0.30), "static": (0.50, 0.50), "rapid": (0.80, 0.90)},
     ("sonnet", 0.8): {"uniform": (0.58, 0.62), "static": (0.90, 0.90), "rapid": (0.89, 0.90)},
 }
-OTHERS = {"power": (0.25, 0.25), "roles": (0.25, 0.25), "colocated": (0.50, 0.50), ORACLE: (0.95, 0.97)}
+OTHERS = {
+    "power": (0.25, 0.25),
+    "roles": (0.25, 0.25),
+    "predictive": (0.25, 0.25),
+    "colocated": (0.50, 0.50),
+    ORACLE: (0.95, 0.97),
+}
 
 
 def entry(cell: Cell, policy: str, attainment: tuple[float, ...], *, speed: float = 1.0) -> Entry:

@@ -91,7 +91,7 @@ def test_the_document_says_what_the_results_say(tmp_path: Path) -> None:
     assert "4 cells (2 traces x 1 engines x 1 corners of the speed model x 2 budgets from 57 to 80 %" in flat
     assert "`rapid` lets 63.4 ± 39.7 % of the requests meet both targets" in flat
     assert "in 25 % of the cells; at worst by 29.0 points (azure on mi300x-8b (shallow,gentle) at 80 %)" in flat
-    assert "0 s over budget in all 58 runs" in flat
+    assert "0 s over budget in all 67 runs" in flat
     assert "Of `azure`, 0.8 % of the requests were cut off" in flat
     assert "| `sonnet` at 80 % | over 6.0 |" in text
     assert "| `sonnet` at 90 % | - |" in text
@@ -136,7 +136,7 @@ def test_a_run_over_budget_is_an_error_that_names_it() -> None:
 
     assert str(raised.value) == (
         "policy rapid, azure on mi300x-8b (shallow,gentle) at 57 %: over the budget for 0.002 s, allowed is 0 s; "
-        "1 of 32 entries are over: nothing is written"
+        "1 of 37 entries are over: nothing is written"
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rapid.sim.oracle import Oracle
+from rapid.sim.oracle import LOOKS, Oracle
 from rapid.sim.outcome import Outcome
 from rapid.sim.requests import Request
 from rapid.sim.scenario import ORACLE
@@ -56,6 +56,12 @@ def test_what_it_sees_is_what_makes_it_good(seen: Outcome) -> None:
 def test_it_does_nothing_when_nothing_can_be_won() -> None:
     outcome = foresee(poisson(1.0, 20.0))
     assert (outcome.attainment, outcome.role_moves, outcome.watts_moved) == (1.0, 0, 0)
+
+
+def test_far_and_near_are_looks_of_their_own() -> None:
+    """Answers that last longer than a look are not seen to be late by it."""
+    near, far = LOOKS
+    assert near.horizon_s < 400 * scenario(ORACLE).slo.tpot_s < far.horizon_s
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
