@@ -248,14 +248,14 @@ def scored(seen: View, *scores: tuple[float, float]) -> View:
 
 
 def test_it_falls_back_when_predictions_did_not_come_true_and_tries_again() -> None:
-    """All goes to prefill for a while, by predictions that were wrong; where it began would have been better."""
+    """Where the instances are now, however they came there, the load cannot be served; where they were, it can."""
     settings = PredictiveSettings()
-    policy, fleet = Predictive(settings), Fluid()
-    live(policy, fleet, PROMPTS, 60.0)
-    moved, wrong = fleet.count(Role.PREFILL), [(0.95, 0.1)] * 8
-    assert moved > 4
+    policy, fleet, wrong = Predictive(settings), Fluid(), [(0.95, 0.1)] * 8
+    live(policy, fleet, EASY, 10.0)
+    for one in fleet.engines[4:7]:
+        one.role = Role.PREFILL
     doubted_s = 0.0
-    while not doubted_s and fleet.at_s < 1_080.0:
+    while not doubted_s and fleet.at_s < 1_030.0:
         seen = fleet.turn(ANSWERS)
         targets = policy.decide(scored(seen, *wrong))
         fleet.obey(targets)
