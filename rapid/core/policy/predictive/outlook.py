@@ -165,25 +165,33 @@ class Outlook:
         prompt_s = self._prompt_s / gear.prefill_speed
         resident = demand.resident
         attained = offered = 0.0
+        speed, base_s, slope_s = gear.prefill_speed, gear.base_s, gear.slope_s
+        # Most of a decision is spent here: no calls where a comparison does.
         for number, (prefill, decode) in enumerate(serving):
             many = times if number * dt_s < BURST_S else 1.0 + (times - 1.0) / 2
-            capacity = prefill * gear.prefill_speed
-            come = work * many * dt_s
-            done = min(queue + come, capacity * dt_s)
+            capacity = prefill * speed
+            come, done = work * many * dt_s, capacity * dt_s
+            if done > queue + come:
+                done = queue + come
             queue += come - done
             busy = work * many / capacity
+            idle = 1.0 - busy
+            if idle < 0.05:
+                idle = 0.05
             # Waiting in an M/G/n queue, roughly, beside the deterministic backlog (policies after DOPD).
-            wait_s = (0.5 * busy / (1.0 - min(busy, 0.95)) / prefill + 0.02) * prompt_s + 0.01
+            wait_s = (0.5 * busy / idle / prefill + 0.02) * prompt_s + 0.01
             in_time = self._in_time(queue / capacity, prompt_s, busy, wait_s)
-            step_s = gear.step_s(resident / decode)
-            crowd = resident / decode / self._sequences
+            batch = resident / decode
+            step_s = base_s + slope_s * batch
+            crowd = batch / self._sequences
             if crowd > 1.0:
                 step_s *= crowd  # those without a place wait as long again
-            joined = min(rate_rps * many * done / (work * many), 4 * rate_rps * many * dt_s)
-            resident = max(0.0, resident + joined - resident * min(1.0, dt_s / (answer * step_s)))
-            late = (step_s / slo.tpot_s - TPOT_MARGIN) / TPOT_WIDTH
-            fluent = 1.0 / (1.0 + exp(max(-30.0, min(30.0, late))))
-            attained += many * in_time * fluent
+            joined, fastest = rate_rps * many * done / (work * many), 4 * rate_rps * many * dt_s
+            if joined > fastest:
+                joined = fastest
+            ended = dt_s / (answer * step_s)
+            resident = resident - resident * ended + joined if ended < 1.0 else joined
+            attained += many * in_time * _fluent(step_s, slo.tpot_s)
             offered += many
         return attained / offered
 
@@ -195,8 +203,8 @@ class Outlook:
         share = 0.0
         for times, weight in self._prompts:
             spare = (left_s - times * prompt_s) / wait_s
-            if spare > 0:
-                share += weight * (1.0 - busy * exp(-min(30.0, spare)))
+            if spare > 0.0:
+                share += weight * (1.0 - busy * exp(-spare)) if spare < 30.0 else weight
         return share
 
     def _measured(self, gear: Gear, serving: list[tuple[float, float]]) -> float:
@@ -225,8 +233,7 @@ class Outlook:
             step_s = gear.step_s(resident / decode) * max(1.0, resident / decode / self._sequences)
             joined = demand.prompt_rps * done / work
             resident = max(0.0, resident + joined - resident * min(1.0, dt_s / (demand.output_tokens * step_s)))
-            late = (step_s / slo.tpot_s - TPOT_MARGIN) / TPOT_WIDTH
-            fluent += 1.0 / (1.0 + exp(max(-30.0, min(30.0, late))))
+            fluent += _fluent(step_s, slo.tpot_s)
             steps += 1.0
         return in_time / made * fluent / steps if made else fluent / steps
 
@@ -248,6 +255,14 @@ class Outlook:
         of_decode = for_decode / max(2.0, demand.reserve_output_tps)
         least, greatest = sorted((of_prefill, of_decode))
         return min(max(least, 1e-3), MOST_HEADROOM), min(max(greatest, 1e-3), MOST_HEADROOM)
+
+
+def _fluent(step_s: float, tpot_s: float) -> float:
+    """The share of answers that attain their TPOT at that pace."""
+    late = (step_s / tpot_s - TPOT_MARGIN) / TPOT_WIDTH
+    if late < -30.0:
+        return 1.0
+    return 1.0 / (1.0 + exp(late)) if late < 30.0 else 0.0
 
 
 def _prompts(spread: float) -> tuple[tuple[float, float], ...]:
