@@ -6,8 +6,8 @@ that a physical argument sets; all others are the stand-in's. `bench/fit_paper.p
 
 How firm that is, with one number 20 % off: R3 to R8 stand. R1 becomes partly when the host or the context costs less,
 and R2 fails with 20 % less host_ms. R9 and R10 lie on an edge: R9 falls with host_sequence_ms either way and with less
-host_ms, R10 with more of any of the three and with a smaller step. With a role cooldown of 5 s roles alone are best, and
-R9 is partly reproduced. So is R11 at the fit itself. One seed of the shift decides nothing: three are the least.
+host_ms, R10 with more of any of the three and with a smaller step. With a role cooldown of 5 s roles alone are best,
+and R9 is partly reproduced. So is R11 at the fit itself. One seed of the shift decides nothing: three are the least.
 
 Not fitted: prefill (R6 is in the stand-in's curve already), draws, link, ring, batch bounds, and the 2,048 tokens of
 the colocated baseline's mixed steps, which are vLLM 0.8.4's default.
