@@ -131,7 +131,7 @@ class Grid:
 SPEEDS = (0.2, 0.35, 0.5, 0.65, 0.8, 1.0, 1.3, 1.6, 2.0)
 FULL = Grid(
     traces=("azure", "mooncake", "servegen-r1", "longbench", "sonnet", "burst"),
-    profiles=tuple(FLEETS),
+    profiles=("mi300x-8b", "h100-70b-tp4"),
     corners=CORNERS,
     shares=(0.57, 0.70, 0.80, 0.86),
     policies=POLICIES,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rapidctl.sim.question import Question
     from rapidctl.sim.standing import Standing
 
-POLICIES = ("uniform", "static", "power", "roles", "rapid", "colocated")
+POLICIES = ("uniform", "static", "power", "roles", "rapid", "predictive", "colocated")
 MOST_S = 300.0  # of a trace, unless --seconds says more
 EXAMPLES = """
 rapidctl sim compare --trace azure --rate 40    # which is best, and why

@@ -57,7 +57,9 @@ def measure(choice: TraceChoice, max_tokens: int, most_s: float | None = None) -
     if choice.rate_rps is not None and seconds is not None:
         wanted = max(1, round(choice.rate_rps * seconds))
         count = wanted if count is None else min(wanted, count)
-    reading = Reading(max_tokens=max_tokens, max_input=choice.max_input, skip_bad=choice.skip_bad)
+    reading = Reading(
+        max_tokens=max_tokens, max_input=choice.max_input, skip_bad=choice.skip_bad, jitter_s=choice.jitter_s
+    )
     scale = choice.rate_scale or 1.0
     by_rate = choice.rate_rps is not None
     found = _count(choice, reading, count, None if seconds is None or by_rate else seconds * scale)

@@ -45,6 +45,7 @@ class TraceChoice:
     start_s: float = 0.0
     seconds: float | None = None
     skip_bad: bool = False
+    jitter_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,15 @@ def policies_of(policies: Sequence[PolicyChoice], limits: str | None) -> tuple[P
     return with_limits(tuple(policies), limits)
 
 
+jitter_option = click.option(
+    "--jitter",
+    "jitter_s",
+    type=click.FloatRange(0, 3600),
+    metavar="SECONDS",
+    help="Put each arrival off by up to so much. Default: 3 for Mooncake, which rounds to 3 s; else 0.",
+)
+
+
 def trace_options(*, rate: bool) -> Callable[[Function], Function]:
     """--trace and what is taken of it, with or without how fast; read with trace_choice."""
     positive = click.FloatRange(0, 1_000_000, min_open=True)
@@ -156,6 +166,7 @@ def trace_options(*, rate: bool) -> Callable[[Function], Function]:
         click.option("--start", "start_s", type=Seconds(), metavar="TIME", help="Begin here in the trace: 90s, 5min."),
         click.option("--seconds", type=positive, help=how_long, metavar="SECONDS"),
         click.option("--skip-bad", is_flag=True, help="Leave out bad lines and count them, instead of stopping."),
+        jitter_option,
     )
 
 
@@ -211,7 +222,7 @@ def trace_choice(given: dict[str, Any]) -> TraceChoice:
     if given.get("rate_rps") is not None and given.get("rate_scale") is not None:
         raise click.UsageError("--rate and --rate-scale both say how fast; leave one out")
     start_s = given.pop("start_s")
-    names = ("name", "rate_rps", "rate_scale", "max_input", "limit", "seconds", "skip_bad")
+    names = ("name", "rate_rps", "rate_scale", "max_input", "limit", "seconds", "skip_bad", "jitter_s")
     return TraceChoice(start_s=start_s or 0.0, **{name: given.pop(name, None) for name in names})
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rapidctl.sim.load import Load
     from rapidctl.sim.rates import Curve, Point
 
-POLICIES = ("uniform", "static", "power", "roles", "rapid", "colocated")
+POLICIES = ("uniform", "static", "power", "roles", "rapid", "predictive", "colocated")
 MOST_S, MOST_REQUESTS = 300.0, 3000  # of a trace, unless --seconds or --limit says more
 EXAMPLES = """
 rapidctl sim sweep --trace longbench    # what each of six policies sustains

@@ -7,6 +7,7 @@ import click
 from rapidctl import output
 from rapidctl.commands._verb import Options, Verb
 from rapidctl.output import Block, Cell, Column, Document, Page, Table, Tone, line
+from rapidctl.sim.options import jitter_option
 
 if TYPE_CHECKING:
     from rapid.sim.loader import Shipped
@@ -44,13 +45,7 @@ NAME_COLUMNS = (Column("TRACE"), Column("WHAT IT IS", elastic=True))
 @click.argument("trace", required=False, metavar="[NAME|FILE]")
 @click.option("--skip-bad", is_flag=True, help="Leave out bad lines and count them, instead of stopping.")
 @click.option("--max-input", type=click.IntRange(1), metavar="TOKENS", help="Leave out requests with longer prompts.")
-@click.option(
-    "--jitter",
-    "jitter_s",
-    type=click.FloatRange(0, 3600),
-    metavar="SECONDS",
-    help="Put each arrival off by up to so much. Default: 3 for Mooncake, which rounds to 3 s; else 0.",
-)
+@jitter_option
 @click.pass_obj
 def command(
     options: Options, /, trace: str | None, skip_bad: bool, max_input: int | None, jitter_s: float | None

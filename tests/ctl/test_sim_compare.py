@@ -308,14 +308,14 @@ def test_a_comparison_in_json(path: Path) -> None:
     assert set(keys(found)) <= documented
 
 
-def test_the_six_policies_are_compared_and_drawn(path: Path, tmp_path: Path) -> None:
+def test_the_seven_policies_are_compared_and_drawn(path: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the picture needs the extra plot")
     picture = tmp_path / "best.png"
     result = sim("compare", "--trace", path, "--rate", 30, "--limit", 300, "--seeds", 1, "--plot", picture)
     assert result.exit_code == 0, result.stderr
-    for name in ("uniform", "static", "power", "roles", "rapid", "colocated"):
+    for name in ("uniform", "static", "power", "roles", "rapid", "predictive", "colocated"):
         assert re.search(rf"^{name} +\d+\.\d ", result.stdout, re.MULTILINE)
-    assert "judge: at no instant of any of 6 runs" in result.stdout
+    assert "judge: at no instant of any of 7 runs" in result.stdout
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
@@ -337,7 +337,7 @@ def alive(process: psutil.Process) -> bool:
 def test_ctrl_c_and_death_leave_no_process_behind(path: Path, end: str) -> None:
     words = ("sim", "compare", "--trace", "servegen-mlarge", "--seconds", "20000", "--seeds", "4")
     with Terminal(*words, address="127.0.0.1:1") as terminal:
-        terminal.wait_text("0 of 24 runs done")
+        terminal.wait_text("0 of 28 runs done")
         family = psutil.Process(terminal.process.pid).children(recursive=True)
         assert len(family) >= 2
         if end == "interrupt":

@@ -353,3 +353,11 @@ def test_a_policy_is_shown_as_it_was_written() -> None:
 def test_a_scenario_that_cannot_be_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="--policy: "):
         built(policy="rapid:slack=-1")
+
+
+def test_jitter_is_a_named_setting_of_the_trace() -> None:
+    still, spread = (
+        json.loads(sim("run", "--trace", "mooncake", "--seconds", 12, "--jitter", jitter, "--json").stdout)
+        for jitter in (0, 3)
+    )
+    assert still["ttft_s"]["p90"] > spread["ttft_s"]["p90"]  # all that arrive in one step of 3 s queue up

@@ -54,7 +54,7 @@ def test_every_cell_runs_every_policy_and_its_shown_cells_the_oracle() -> None:
     entries = list(FULL.entries())
 
     assert len(set(entries)) == len(entries)
-    assert len(FULL.cells) == len(FULL.traces) * len(FULL.profiles) * len(FULL.corners) * len(FULL.shares) == 288
+    assert len(FULL.cells) == len(FULL.traces) * len(FULL.profiles) * len(FULL.corners) * len(FULL.shares) == 192
     assert {cell for cell, policy in entries if policy == ORACLE} == set(FULL.oracle_cells) <= set(FULL.cells)
     for policy in FULL.policies:
         assert [cell for cell, each in entries if each == policy] == list(FULL.cells)
