@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from math import log, sqrt
 from multiprocessing import get_context
 
-from rapid.sim.claims import Claim, Finding, Measured, Scope, findings, full, measured_in, tasks_of
-from rapid.sim.claims_rules import Verdict
-from rapid.sim.claims_runs import (
+from rapid.sim.claims.claims import Claim, Finding, Measured, Scope, findings, full, measured_in, tasks_of
+from rapid.sim.claims.rules import Verdict
+from rapid.sim.claims.runs import (
     COLOCATED,
     EVEN_600,
     EVEN_750,
@@ -30,9 +30,9 @@ from rapid.sim.claims_runs import (
     Task,
     answer,
 )
-from rapid.sim.claims_table import CLAIMS
-from rapid.sim.paper_profile import FITTED, FITTED_RULE, NAME
-from rapid.sim.profile import Profile, profile_named
+from rapid.sim.claims.table import CLAIMS
+from rapid.sim.model.paper_profile import FITTED, FITTED_RULE, NAME
+from rapid.sim.model.profile import Profile, profile_named
 
 HOST_MS = (9.0, 10.0, 11.0, 12.0)
 HOST_SEQUENCE_MS = (0.01, 0.15, 0.3)

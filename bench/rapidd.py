@@ -20,7 +20,7 @@ import psutil
 
 from rapid.core.cluster import GrantBatch, Greeting, Mark, Renewal
 from rapid.rpc import open_channel
-from rapid.sim.power import Lag
+from rapid.sim.model.power import Lag
 from rapid.simgpu import SimGpu, SimGpuSpec
 from rapid.v1 import node_pb2, node_pb2_grpc
 from rapid.wire.node import decode_report, encode_grants, encode_greeting, encode_renewal

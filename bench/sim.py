@@ -24,10 +24,10 @@ from random import Random
 from statistics import median
 
 from rapid.sim.cluster import Cluster, uniform_host
-from rapid.sim.profile import profile_named
-from rapid.sim.requests import Finished, Request
-from rapid.sim.scenario import Scenario
-from rapid.sim.site import simulate
+from rapid.sim.model.profile import profile_named
+from rapid.sim.model.requests import Finished, Request
+from rapid.sim.world.scenario import Scenario
+from rapid.sim.world.site import simulate
 
 PROFILE = "mi300x-8b"
 LIMIT_MW = 600_000  # the budget per GPU

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 import rapid.simgpu
-from rapid.sim.power import Lag
+from rapid.sim.model.power import Lag
 from rapid.simgpu import SimGpu, SimGpuSpec
 
 CODE = str(Path(rapid.simgpu.__file__).parent)

@@ -44,7 +44,11 @@ PLANTED = [
     ("rapidd/load/a.py", "from ..device import base\nfrom rapid.sim import x", "rapidd may not import rapid.sim"),
     ("rapidd/device/nvml.py", "import rapid.simgpu", "rapidd.device may not import rapid.simgpu"),
     ("rapidctl/a.py", "import rapidd", "rapidctl may not import rapidd"),
-    ("rapidctl/controller/loop.py", "import rapid.sim.trace", "rapidctl.controller may not import rapid.sim.trace"),
+    (
+        "rapidctl/controller/loop.py",
+        "import rapid.sim.traces.reading",
+        "rapidctl.controller may not import rapid.sim.traces.reading",
+    ),
     ("rapidctl/controller/loop.py", "import rapid.simgpu", "rapidctl.controller may not import rapid.simgpu"),
     ("rapidctl/engines/a.py", "import rapid.core.control", "rapidctl.engines may not import rapid.core.control"),
     ("rapidctl/commands/status.py", "import rapid.sim", "rapidctl.commands may not import rapid.sim"),

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rapid.core.errors import DeviceDenied, DeviceError, DeviceLost, LimitRefused
-from rapid.sim.power import Lag, LimitCurve
+from rapid.sim.model.power import Lag, LimitCurve
 from rapid.simgpu import Faults, LimitRecord, SimGpu, SimGpuSpec, SimLimit, records
 from rapid.simgpu.records import log_path
 from tests.wait import wait_for

@@ -14,7 +14,7 @@ from bench.evaluation.tables import gain, level, percent
 from bench.evaluation.tasks import DRAIN_S
 from bench.evaluation.tell import HARM, LEVEL, PLAIN, Record, Rows, lead, record, rows
 from bench.evaluation.windows import CHANGES
-from rapid.sim.scenario import ORACLE
+from rapid.sim.world.scenario import ORACLE
 from rapidctl.sim.words import duration, listed
 
 TEMPLATE = Path(__file__).with_name("template.md")

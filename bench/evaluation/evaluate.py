@@ -8,7 +8,7 @@ from bench.evaluation.rule import Load
 from bench.evaluation.store import Store
 from bench.evaluation.tasks import LoadTask, Run, RunTask, Task, work
 from bench.evaluation.windows import apart
-from rapid.sim.scenario import ORACLE
+from rapid.sim.world.scenario import ORACLE
 from rapidctl.sim.progress import Progress
 from rapidctl.sim.workers import Workers
 

@@ -9,10 +9,10 @@ import numpy as np
 from bench.evaluation.grid import LOAD_SHARE, Cell, Setting
 from bench.evaluation.results import Results
 from bench.evaluation.tasks import DRAIN_S, RunTask
-from rapid.sim.outcome import Outcome
-from rapid.sim.requests import Request
-from rapid.sim.scenario import COLOCATED, Scenario
-from rapid.sim.site import simulate
+from rapid.sim.model.requests import Request
+from rapid.sim.world.outcome import Outcome
+from rapid.sim.world.scenario import COLOCATED, Scenario
+from rapid.sim.world.site import simulate
 from rapidctl.sim.canvas import INK, figure_at, tidy
 from rapidctl.sim.film import Film
 from rapidctl.sim.picture_run import POINTS, Tracks, draw_attainment, draw_limits, draw_load, draw_sum

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from rapid.core.cluster import SloTargets
-from rapid.sim.profile import Profile, corners, profile_named
-from rapid.sim.scenario import COLOCATED, ORACLE, Scenario
+from rapid.sim.model.profile import Profile, corners, profile_named
+from rapid.sim.world.scenario import COLOCATED, ORACLE, Scenario
 from rapidctl.sim.question import split_limits
 
 POLICIES = ("uniform", "static", "power", "roles", "rapid", "predictive", COLOCATED)

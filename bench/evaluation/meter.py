@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from rapid.core.cluster import Decision, Phase, Role
-from rapid.sim.outcome import PerRole
-from rapid.sim.requests import Finished
-from rapid.sim.site import Site
-from rapid.sim.watch import Queues
+from rapid.sim.model.requests import Finished
+from rapid.sim.world.outcome import PerRole
+from rapid.sim.world.site import Site
+from rapid.sim.world.watch import Queues
 
 AWAY = (Phase.SWITCHING, Phase.WARMING)  # an instance that has left one role and not come to the next
 

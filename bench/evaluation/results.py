@@ -15,7 +15,7 @@ from bench.evaluation.grid import Cell, Grid, Setting
 from bench.evaluation.rule import Load
 from bench.evaluation.tasks import Run
 from rapid.core.errors import RapidError
-from rapid.sim.outcome import PerRole
+from rapid.sim.world.outcome import PerRole
 
 DIGITS = 4  # significant ones of every number in the file
 

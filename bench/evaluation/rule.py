@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 from bench.evaluation.grid import LOAD_SHARE, Cell, Setting, scenario
 from bench.evaluation.windows import Window, arrivals_of
-from rapid.sim.build import plans
 from rapid.sim.cluster import simulate
-from rapid.sim.score import Score
 from rapid.sim.study import RateSearch
+from rapid.sim.world.build import plans
+from rapid.sim.world.score import Score
 
 AIM = 0.60
 NEAR = 0.02  # a rate that comes this near to the aim ends the search

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from bench.evaluation.grid import Cell
 from bench.evaluation.results import Entry, Results, Roles
 from bench.evaluation.tell import PLAIN, Record, Rows, attained, curves, joules, lead, of, regret, where
-from rapid.sim.scenario import ORACLE
 from rapid.sim.study import LEVELS, Interval
+from rapid.sim.world.scenario import ORACLE
 
 NOTHING = "-"
 ROLES = Roles._fields

@@ -10,11 +10,11 @@ from bench.evaluation.grid import LOAD_SHARE, Cell, Setting, scenario
 from bench.evaluation.meter import Meter
 from bench.evaluation.rule import Load, choose
 from bench.evaluation.windows import Window
+from rapid.sim.model.requests import Request
 from rapid.sim.oracle import LOOKS, Oracle
-from rapid.sim.outcome import Outcome, PerRole
-from rapid.sim.requests import Request
-from rapid.sim.scenario import ORACLE, Scenario
-from rapid.sim.site import PolicyMaker, Site
+from rapid.sim.world.outcome import Outcome, PerRole
+from rapid.sim.world.scenario import ORACLE, Scenario
+from rapid.sim.world.site import PolicyMaker, Site
 
 DRAIN_S = 240.0  # after the last arrival; a reasoning answer takes minutes
 

@@ -12,8 +12,8 @@ from statistics import mean
 from bench.evaluation.grid import Cell
 from bench.evaluation.results import Entry, Results
 from rapid.core.cluster import Role
-from rapid.sim.scenario import COLOCATED, ORACLE
 from rapid.sim.study import Interval, Sustained, interval, paired, sustained
+from rapid.sim.world.scenario import COLOCATED, ORACLE
 
 PLAIN = ("uniform", "static")  # they never move anything: who does worse than both does harm
 HARM = 0.01  # of attainment below the better of them

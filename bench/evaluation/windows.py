@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
-from rapid.sim.loader import open_trace
-from rapid.sim.requests import Request
-from rapid.sim.trace import Reading, read
-from rapid.sim.trace_forms import Arrival
+from rapid.sim.model.requests import Request
+from rapid.sim.traces.forms import Arrival
+from rapid.sim.traces.loader import open_trace
+from rapid.sim.traces.reading import Reading, read
 
 # A window of a trace that changes once must lie around the change, or most would see nothing of what the trace is for.
 CHANGES = {"sonnet": 0.5}  # where it is, as a share of the requests

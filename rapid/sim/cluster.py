@@ -11,10 +11,10 @@ from math import inf
 from random import Random
 
 from rapid.core.cluster import Phase, Role
-from rapid.sim.instance import Instance
-from rapid.sim.power import LimitCurve
-from rapid.sim.profile import Profile
-from rapid.sim.requests import (
+from rapid.sim.model.instance import Instance
+from rapid.sim.model.power import LimitCurve
+from rapid.sim.model.profile import Profile
+from rapid.sim.model.requests import (
     NOMINAL_DIE,
     Die,
     Drained,

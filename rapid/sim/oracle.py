@@ -20,7 +20,7 @@ from rapid.core.cluster import InstanceView, Phase, Role, SloTargets, Targets, V
 from rapid.core.fit import fit
 from rapid.core.policy import NO_CHANGE
 from rapid.sim.cluster import Cluster
-from rapid.sim.requests import Finished, Request
+from rapid.sim.model.requests import Finished, Request
 
 
 class World(Protocol):

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from rapid.core.cluster import SloTargets
 from rapid.sim.cluster import InstancePlan, simulate
-from rapid.sim.profile import Profile
+from rapid.sim.model.profile import Profile
 from rapid.sim.summary import summarize
-from rapid.sim.workload import Workload
+from rapid.sim.traces.workload import Workload
 
 RULE_LOW, RULE_AIM, RULE_HIGH = 0.50, 0.60, 0.70
 RULE = "the uniform host attains between 50 and 70 %"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from rapid.core.cluster import Role
 from rapid.sim.least import LeastLoaded
-from rapid.sim.requests import Backlog, PrefillDone, Request
+from rapid.sim.model.requests import Backlog, PrefillDone, Request
 
 # Requests that wait because no instance of their role is open; one more is turned away.
 MAX_WAITING = 10_000

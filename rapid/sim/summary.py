@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from rapid.core.cluster import SloTargets
-from rapid.sim.requests import Finished
+from rapid.sim.model.requests import Finished
 
 
 @dataclass(frozen=True, slots=True)

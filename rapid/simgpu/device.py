@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from rapid.core.errors import DeviceDenied, DeviceLost, LimitRefused
-from rapid.sim.power import Lag, LimitCurve
+from rapid.sim.model.power import Lag, LimitCurve
 from rapid.simgpu.records import LimitLog, LimitRecord, read_log
 from rapid.simgpu.store import SlotFile
 

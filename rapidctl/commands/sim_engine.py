@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from rapid.core.cluster import Role
-from rapid.sim.profile import profile_named
+from rapid.sim.model.profile import profile_named
 from rapidctl import output
 from rapidctl.commands._verb import Options, Verb, tls_of
 

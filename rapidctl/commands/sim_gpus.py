@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 
 from rapid.core.errors import Refused
-from rapid.sim.profile import profile_named
-from rapid.sim.requests import NOMINAL_DIE
+from rapid.sim.model.profile import profile_named
+from rapid.sim.model.requests import NOMINAL_DIE
 from rapidctl import output
 from rapidctl.commands._verb import Options, Verb
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from rapid.sim.checkers import BudgetVerdict, LimitHistory, check_budget
+from rapid.sim.world.checkers import BudgetVerdict, LimitHistory, check_budget
 from rapid.simgpu import SimGpu
 
 

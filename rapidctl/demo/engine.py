@@ -11,9 +11,9 @@ from typing import Protocol
 
 from rapid.core.cluster import EngineHello, Mark, Phase, PhaseLoad, Role, RoleProgress
 from rapid.core.role_change import Close, Duty, Open, RoleChange, Switch, Tell
-from rapid.sim.instance import Instance
-from rapid.sim.power import LimitCurve
-from rapid.sim.requests import Backlog, Drained, Finished, Output, PrefillDone, Pulled, Request, Switched
+from rapid.sim.model.instance import Instance
+from rapid.sim.model.power import LimitCurve
+from rapid.sim.model.requests import Backlog, Drained, Finished, Output, PrefillDone, Pulled, Request, Switched
 
 
 class Clients(Protocol):

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rapid.core.cluster import SloTargets
-from rapid.sim.checkers import BudgetVerdict
 from rapid.sim.rate import RULE, RULE_HIGH, RULE_LOW
 from rapid.sim.summary import Summary, summarize
+from rapid.sim.world.checkers import BudgetVerdict
 from rapidctl.demo.audit import Finding
 from rapidctl.demo.router import FrontEnd
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rapid.sim.profile import Profile
-from rapid.sim.requests import Die
+from rapid.sim.model.profile import Profile
+from rapid.sim.model.requests import Die
 from rapid.simgpu import SimGpu, SimGpuSpec
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rapid.core.cluster import Role, SloTargets
-from rapid.sim.profile import Profile
-from rapid.sim.requests import Die
+from rapid.sim.model.profile import Profile
+from rapid.sim.model.requests import Die
 from rapidctl.demo.gpus import make_gpus
 from rapidctl.demo.processes import Program
 from rapidctl.demo.router import FrontEnd

@@ -17,7 +17,7 @@ from rapid.core.cluster import Role, RoleProgress
 from rapid.core.commands import CancelRole, OrderRole
 from rapid.core.errors import RapidError, Unreachable
 from rapid.rpc import open_channel
-from rapid.sim.requests import Backlog, Finished, PrefillDone, Pulled
+from rapid.sim.model.requests import Backlog, Finished, PrefillDone, Pulled
 from rapid.tls import TlsConfig
 from rapid.v1 import engine_pb2, engine_pb2_grpc, load_pb2, load_pb2_grpc
 from rapid.wire.common import encode_push

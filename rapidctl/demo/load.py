@@ -7,10 +7,10 @@ from random import Random
 from rapid.core.cluster import Role, SloTargets
 from rapid.core.errors import UsageError
 from rapid.sim.cluster import InstancePlan, cast_die
-from rapid.sim.loader import load_workload
-from rapid.sim.profile import Profile
+from rapid.sim.model.profile import Profile
+from rapid.sim.model.requests import Die, Request
 from rapid.sim.rate import RULE, RateChoice, choose_rate
-from rapid.sim.requests import Die, Request
+from rapid.sim.traces.loader import load_workload
 from rapidctl.demo.report import percent
 
 PREFILL, DECODE = 4, 4

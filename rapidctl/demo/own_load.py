@@ -3,7 +3,7 @@
 from random import Random
 
 from rapid.core.cluster import Role
-from rapid.sim.requests import Backlog, Finished, PrefillDone, Pulled, Request
+from rapid.sim.model.requests import Backlog, Finished, PrefillDone, Pulled, Request
 from rapidctl.demo.engine import Engine
 
 # Near the means of Azure's chat service of 2023 (1,246 and 204 tokens).

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapid.core.cluster import Role
-from rapid.sim.checkers import LimitHistory
+from rapid.sim.world.checkers import LimitHistory
 from rapidctl.demo.record import Record, verdict
 from rapidctl.demo.router import Door
 

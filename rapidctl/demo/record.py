@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from rapid.core.cluster import SloTargets
-from rapid.sim.requests import Finished, Request
+from rapid.sim.model.requests import Finished, Request
 
 RATE_OVER_S = 5.0  # over which the rate of arrivals is taken
 RECENT = 100  # requests over which `recent` is taken

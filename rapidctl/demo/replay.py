@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rapid.sim.requests import Request
+from rapid.sim.model.requests import Request
 from rapidctl.demo.router import FrontEnd
 
 FINISH_WITHIN_S = 10.0  # after the time of the trace; what has not finished then has missed

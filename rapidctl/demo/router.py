@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rapid.core.cluster import Role, SloTargets
 from rapid.core.errors import WireInvalid
-from rapid.sim.requests import Backlog, Finished, PrefillDone, Request
+from rapid.sim.model.requests import Backlog, Finished, PrefillDone, Request
 from rapid.sim.router import Dispatch, Router, SendKv, SendPrompt, TurnedAway
 from rapidctl.demo import talk
 from rapidctl.demo.record import Record

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rapid.core.cluster import SloTargets
 from rapid.core.errors import RapidError
-from rapid.sim.profile import profile_named
+from rapid.sim.model.profile import profile_named
 from rapidctl.demo import audit, picture
 from rapidctl.demo.figures import Figures, RateFigures, host_figures
 from rapidctl.demo.host import DOMAIN, Host, HostPlan

@@ -13,9 +13,9 @@ from random import Random
 from rapid.core.cluster import Role
 from rapid.core.errors import ConfigInvalid, UsageError
 from rapid.core.role_change import RoleChange
-from rapid.sim.instance import Instance
-from rapid.sim.profile import Profile
-from rapid.sim.requests import Activity, Die
+from rapid.sim.model.instance import Instance
+from rapid.sim.model.profile import Profile
+from rapid.sim.model.requests import Activity, Die
 from rapid.simgpu import SimGpu
 from rapid.tls import TlsConfig, check_dial
 from rapidctl.demo.engine import Clients, Controller, Engine

@@ -12,7 +12,7 @@ import msgspec
 
 from rapid.core.cluster import Role
 from rapid.core.errors import WireInvalid
-from rapid.sim.requests import PrefillDone, Request
+from rapid.sim.model.requests import PrefillDone, Request
 
 LINE_MAX = 65_536
 BACKLOG_MAX = 4 * 1024 * 1024

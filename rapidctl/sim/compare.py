@@ -121,7 +121,7 @@ def _asked(questions: "list[Question]") -> "tuple[Standing, ...]":
 
 def document(everybody: "Sequence[Standing]") -> output.Document:
     """What --json prints."""
-    from rapid.sim.outcome import to_document
+    from rapid.sim.world.outcome import to_document
 
     return {
         "runs": [to_document(run) for each in everybody for run in each.runs],

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from rapid.sim.outcome import Outcome
+from rapid.sim.world.outcome import Outcome
 from rapidctl.sim.progress import Progress
 from rapidctl.sim.question import Question, answer
 from rapidctl.sim.workers import Workers, cores

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 from rapid.core.cluster import Decision, Phase, Role, SloTargets
-from rapid.sim.requests import Finished, Request
-from rapid.sim.watch import Queues
+from rapid.sim.model.requests import Finished, Request
+from rapid.sim.world.watch import Queues
 
 
 @dataclass(slots=True)

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from rapid.core.errors import TraceInvalid
-from rapid.sim.loader import open_trace
-from rapid.sim.requests import Request
-from rapid.sim.trace import Omitted, Reading, read
-from rapid.sim.trace_replay import Replay, requests
+from rapid.sim.model.requests import Request
+from rapid.sim.traces.loader import open_trace
+from rapid.sim.traces.reading import Omitted, Reading, read
+from rapid.sim.traces.replay import Replay, requests
 from rapidctl.sim.options import TraceChoice
 
 LEAST_SPAN_S = 1e-9

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rapid.core.cluster import Role
-from rapid.sim.claims import CORNERS, Measured, Scope, mean, measured_in
-from rapid.sim.claims_runs import (
+from rapid.sim.claims.claims import CORNERS, Measured, Scope, mean, measured_in
+from rapid.sim.claims.runs import (
     COLOCATED,
     EVEN_600,
     EVEN_750,
@@ -24,7 +24,7 @@ from rapid.sim.claims_runs import (
     Task,
     shift_scenario,
 )
-from rapid.sim.claims_table import POLICY_NAMES
+from rapid.sim.claims.table import POLICY_NAMES
 from rapid.sim.study import falling
 from rapidctl.sim.canvas import FAINT, INK, OTHERS, POLICIES, ROLES, figure_at, tidy
 

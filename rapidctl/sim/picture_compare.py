@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rapid.core.cluster import Role
-from rapid.sim.scenario import Scenario
+from rapid.sim.world.scenario import Scenario
 from rapidctl.sim.canvas import FAINT, INK, ROLES, colours, figure_at, tidy
 from rapidctl.sim.load import Load
 from rapidctl.sim.standing import Standing

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapid.core.cluster import Role
-from rapid.sim.outcome import Outcome
-from rapid.sim.scenario import Scenario
+from rapid.sim.world.outcome import Outcome
+from rapid.sim.world.scenario import Scenario
 from rapidctl.sim.canvas import ALARM, FAINT, GOOD, INK, ROLES, figure_at, tidy
 from rapidctl.sim.film import Film
 from rapidctl.sim.load import Load

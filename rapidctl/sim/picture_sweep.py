@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rapid.sim.scenario import Scenario
 from rapid.sim.study import LEVELS, falling
+from rapid.sim.world.scenario import Scenario
 from rapidctl.sim.canvas import FAINT, INK, colours, figure_at, tidy
 from rapidctl.sim.load import Load
 from rapidctl.sim.rates import Curve

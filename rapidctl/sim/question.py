@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 from rapid.core.cluster import Role, SloTargets
 from rapid.core.errors import ConfigInvalid, NotFound, UsageError
-from rapid.sim.outcome import Outcome
-from rapid.sim.profile import Profile, corners, profile_named
-from rapid.sim.requests import EngineSettings, Request
-from rapid.sim.scenario import ORACLE, Scenario
-from rapid.sim.site import PolicyMaker, simulate
+from rapid.sim.model.profile import Profile, corners, profile_named
+from rapid.sim.model.requests import EngineSettings, Request
+from rapid.sim.world.outcome import Outcome
+from rapid.sim.world.scenario import ORACLE, Scenario
+from rapid.sim.world.site import PolicyMaker, simulate
 from rapidctl.sim.film import Film
 from rapidctl.sim.load import Load
 from rapidctl.sim.options import FIXED_LIMITS, PolicyChoice, SiteChoice

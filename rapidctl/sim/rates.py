@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 
-from rapid.sim.outcome import Outcome
-from rapid.sim.scenario import Scenario
 from rapid.sim.study import LEVELS, Interval, RateSearch, Sustained, interval, sustained
+from rapid.sim.world.outcome import Outcome
+from rapid.sim.world.scenario import Scenario
 
 SHARE = 0.7  # of the rough capacity, where a search begins
 TARGET_SHARE = 0.8  # of the TPOT target that a decode step may take in the rough capacity

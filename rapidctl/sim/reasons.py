@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from rapid.sim.outcome import Outcome, PerRole
+from rapid.sim.world.outcome import Outcome, PerRole
 from rapidctl.sim.standing import Standing, lead, ranked
 from rapidctl.sim.words import listed, percent
 

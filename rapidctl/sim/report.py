@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rapid.core.cluster import Role
-from rapid.sim.outcome import Outcome
-from rapid.sim.scenario import Scenario
+from rapid.sim.world.outcome import Outcome
+from rapid.sim.world.scenario import Scenario
 from rapidctl.output import Block, Cell, Column, Line, Table, Tone, line
 from rapidctl.sim.load import Load
 from rapidctl.sim.reasons import reasons

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from rapid.sim.scenario import Scenario
 from rapid.sim.study import LEVELS, Sustained
+from rapid.sim.world.scenario import Scenario
 from rapidctl.output import Block, Cell, Column, Line, Table, Tone, line
 from rapidctl.sim.load import Load
 from rapidctl.sim.rates import Curve, ranked

@@ -11,8 +11,8 @@ from rapidctl import output
 from rapidctl.commands._verb import Options, Verb
 
 if TYPE_CHECKING:
-    from rapid.sim.claims import Finding, Scope
-    from rapid.sim.claims_runs import Answer, Corner, Task
+    from rapid.sim.claims.claims import Finding, Scope
+    from rapid.sim.claims.runs import Answer, Corner, Task
 
 IDS = tuple(f"R{number}" for number in range(1, 12))
 SEEDS, QUICK_SEEDS = 3, 1
@@ -70,10 +70,10 @@ one object:
 )
 @click.pass_context
 def command(ctx: click.Context, /, quick: bool, ids: Sequence[str], seeds: int | None, plots: Path | None) -> None:
-    from rapid.sim import claims
-    from rapid.sim.claims_table import CLAIMS
-    from rapid.sim.paper_profile import NAME
-    from rapid.sim.profile import profile_named
+    from rapid.sim.claims import claims
+    from rapid.sim.claims.table import CLAIMS
+    from rapid.sim.model.paper_profile import NAME
+    from rapid.sim.model.profile import profile_named
 
     if plots is not None:
         _check_folder(plots)
@@ -105,7 +105,7 @@ def _check_folder(plots: Path) -> None:
 
 def work(task: "Task", tell: Callable[[float], None]) -> "Answer":
     """What a worker does."""
-    from rapid.sim.claims_runs import answer
+    from rapid.sim.claims.runs import answer
 
     return answer(task)
 
@@ -150,7 +150,7 @@ def blocks(found: "Sequence[Finding]", scope: "Scope") -> list[output.Block]:
 
 
 def _conditions(scope: "Scope") -> list[output.Block]:
-    from rapid.sim.paper_profile import FITTED, FITTED_RULE
+    from rapid.sim.model.paper_profile import FITTED, FITTED_RULE
 
     said: list[output.Block] = [
         output.line(f"profile {scope.profile.name}, corner {_name(scope.own)}; fitted to these claims:"),

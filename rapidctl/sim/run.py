@@ -21,7 +21,7 @@ from rapidctl.sim.options import (
 )
 
 if TYPE_CHECKING:
-    from rapid.sim.outcome import Outcome
+    from rapid.sim.world.outcome import Outcome
     from rapidctl.sim.progress import Progress
     from rapidctl.sim.question import Question
 
@@ -75,7 +75,7 @@ one object:
 def command(
     ctx: click.Context, /, policy: PolicyChoice, limits: str | None, seed: int, plot: Path | None, **given: Any
 ) -> None:
-    from rapid.sim.outcome import to_document
+    from rapid.sim.world.outcome import to_document
     from rapidctl.sim.load import measure
     from rapidctl.sim.progress import Progress
     from rapidctl.sim.question import Question, answer, profile_of, scenario

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rapid.sim.outcome import Outcome
 from rapid.sim.study import Interval, interval, paired
+from rapid.sim.world.outcome import Outcome
 
 ORACLE = "oracle"
 Measure = Callable[[Outcome], float | None]

@@ -25,7 +25,7 @@ from rapidctl.sim.options import (
 )
 
 if TYPE_CHECKING:
-    from rapid.sim.scenario import Scenario
+    from rapid.sim.world.scenario import Scenario
     from rapidctl.sim.load import Load
     from rapidctl.sim.rates import Curve, Point
 

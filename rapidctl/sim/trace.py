@@ -10,9 +10,9 @@ from rapidctl.output import Block, Cell, Column, Document, Page, Table, Tone, li
 from rapidctl.sim.options import jitter_option
 
 if TYPE_CHECKING:
-    from rapid.sim.loader import Shipped
-    from rapid.sim.trace import Reading
-    from rapid.sim.trace_stats import Lengths, TraceStats
+    from rapid.sim.traces.loader import Shipped
+    from rapid.sim.traces.reading import Reading
+    from rapid.sim.traces.stats import Lengths, TraceStats
 
 EXAMPLES = """
 rapidctl sim trace                              the traces that come with RAPID
@@ -50,8 +50,8 @@ NAME_COLUMNS = (Column("TRACE"), Column("WHAT IT IS", elastic=True))
 def command(
     options: Options, /, trace: str | None, skip_bad: bool, max_input: int | None, jitter_s: float | None
 ) -> None:
-    from rapid.sim.loader import SHIPPED
-    from rapid.sim.trace import Reading
+    from rapid.sim.traces.loader import SHIPPED
+    from rapid.sim.traces.reading import Reading
 
     if trace is None:
         output.show(_list(SHIPPED), as_json=options.as_json)
@@ -62,9 +62,9 @@ def command(
 
 
 def _scan(name: str, reading: "Reading") -> "TraceStats":
-    from rapid.sim.loader import open_trace
-    from rapid.sim.trace import LineInvalid
-    from rapid.sim.trace_stats import scan
+    from rapid.sim.traces.loader import open_trace
+    from rapid.sim.traces.reading import LineInvalid
+    from rapid.sim.traces.stats import scan
     from rapidctl.sim.progress import Progress
 
     with Progress(f"reading {name}") as progress:

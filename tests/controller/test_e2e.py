@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rapid.rpc import open_channel
-from rapid.sim.checkers import LimitHistory, check_budget
+from rapid.sim.world.checkers import LimitHistory, check_budget
 from rapid.simgpu import records
 from rapid.v1 import controller_pb2 as v1
 from rapid.wire.status import decode_status

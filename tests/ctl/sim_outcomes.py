@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from click.testing import CliRunner, Result
 
-from rapid.sim.outcome import Missed, Outcome, PerRole, Spot, Why
+from rapid.sim.world.outcome import Missed, Outcome, PerRole, Spot, Why
 from rapidctl.__main__ import cli
 from rapidctl.output import Block, render
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from rapid.core.errors import NotFound, TraceInvalid
-from rapid.sim.outcome import Missed, Outcome, PerRole
+from rapid.sim.world.outcome import Missed, Outcome, PerRole
 from rapidctl.commands._verb import Verb
 from rapidctl.commands.sim import STOPPED
 from rapidctl.commands.sim import command as group

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from rapid.sim import claims
-from rapid.sim.claims import CORNERS, Finding, Judgement
-from rapid.sim.claims_rules import Part, Verdict
-from rapid.sim.claims_runs import SPLIT_675, SPLIT_750, TIGHT_TPOT_S, Corner, GapTask
-from rapid.sim.claims_table import CLAIMS
-from rapid.sim.paper_profile import FITTED, FITTED_RULE, NAME
-from rapid.sim.profile import profile_named
+from rapid.sim.claims import claims
+from rapid.sim.claims.claims import CORNERS, Finding, Judgement
+from rapid.sim.claims.rules import Part, Verdict
+from rapid.sim.claims.runs import SPLIT_675, SPLIT_750, TIGHT_TPOT_S, Corner, GapTask
+from rapid.sim.claims.table import CLAIMS
+from rapid.sim.model.paper_profile import FITTED, FITTED_RULE, NAME
+from rapid.sim.model.profile import profile_named
 from rapidctl.sim import reproduce
 from rapidctl.sim.picture_claims import draw_claims
 from tests.ctl.sim_outcomes import sim, text_of

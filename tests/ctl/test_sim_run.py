@@ -11,8 +11,8 @@ import pytest
 
 from rapid.core.cluster import Role, SloTargets
 from rapid.core.errors import TraceInvalid, UsageError
-from rapid.sim.profile import DecodeCorner, PrefillCorner
-from rapid.sim.scenario import Scenario
+from rapid.sim.model.profile import DecodeCorner, PrefillCorner
+from rapid.sim.world.scenario import Scenario
 from rapidctl.commands._verb import Verb
 from rapidctl.commands.sim import ENTRIES
 from rapidctl.commands.sim import command as group

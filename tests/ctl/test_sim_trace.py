@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from rapid.sim.loader import SHIPPED
-from rapid.sim.trace_forms import Fault
+from rapid.sim.traces.forms import Fault
+from rapid.sim.traces.loader import SHIPPED
 from rapidctl.__main__ import cli
 from rapidctl.commands._verb import Verb
 from rapidctl.sim.trace import command

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from rapid.core.cluster import NodeHealth, Phase, Role, SloTargets
-from rapid.sim.checkers import LimitHistory, check_budget
-from rapid.sim.requests import Finished, Request
+from rapid.sim.model.requests import Finished, Request
+from rapid.sim.world.checkers import LimitHistory, check_budget
 from rapidctl.demo import talk
 from rapidctl.demo.audit import Finding
 from rapidctl.demo.figures import Figures, RateFigures, host_figures

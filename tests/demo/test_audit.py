@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rapid.sim.power import Lag
+from rapid.sim.model.power import Lag
 from rapid.simgpu import SimGpu, SimGpuSpec
 from rapidctl.demo.audit import energy_mj, judge
 

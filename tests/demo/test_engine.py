@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 
 from rapid.core.cluster import Mark, Phase, Role, RoleProgress
 from rapid.core.role_change import RoleChange
-from rapid.sim.instance import Instance
-from rapid.sim.power import LimitCurve
-from rapid.sim.profile import profile_named
-from rapid.sim.requests import Backlog, EngineSettings, Finished, PrefillDone, Pulled, Request
+from rapid.sim.model.instance import Instance
+from rapid.sim.model.power import LimitCurve
+from rapid.sim.model.profile import profile_named
+from rapid.sim.model.requests import Backlog, EngineSettings, Finished, PrefillDone, Pulled, Request
 from rapidctl.demo.engine import Engine
 
 PROFILE = profile_named("mi300x-8b")

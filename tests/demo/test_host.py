@@ -6,8 +6,8 @@ import pytest
 
 from rapid.config import parse_controller_config, parse_node_config
 from rapid.core.cluster import Role, SloTargets
-from rapid.sim.profile import profile_named
-from rapid.sim.requests import Die
+from rapid.sim.model.profile import profile_named
+from rapid.sim.model.requests import Die
 from rapid.simgpu import SimGpu
 from rapidctl.demo.host import Host, HostPlan
 from rapidctl.demo.load import cast_dies, roles

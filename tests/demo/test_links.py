@@ -17,10 +17,10 @@ from rapid.core.cluster import EngineHello, Mark, Phase, PhaseLoad, Role, RolePr
 from rapid.core.commands import CancelRole, OrderRole
 from rapid.core.role_change import RoleChange
 from rapid.rpc import start_server
-from rapid.sim.instance import Instance
-from rapid.sim.power import LimitCurve
-from rapid.sim.profile import profile_named
-from rapid.sim.requests import PrefillDone, Request
+from rapid.sim.model.instance import Instance
+from rapid.sim.model.power import LimitCurve
+from rapid.sim.model.profile import profile_named
+from rapid.sim.model.requests import PrefillDone, Request
 from rapid.v1 import engine_pb2_grpc, load_pb2, load_pb2_grpc
 from rapid.wire.common import decode_push
 from rapid.wire.engine import (

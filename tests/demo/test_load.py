@@ -7,8 +7,8 @@ import pytest
 
 from rapid.core.cluster import SloTargets
 from rapid.core.errors import UsageError
-from rapid.sim.profile import profile_named
-from rapid.sim.requests import Finished, Request
+from rapid.sim.model.profile import profile_named
+from rapid.sim.model.requests import Finished, Request
 from rapidctl.demo.load import Load, cast_dies, prepare
 from rapidctl.demo.replay import finish, replay
 from rapidctl.demo.router import FrontEnd

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rapid.core.cluster import Role
-from rapid.sim.checkers import LimitHistory
+from rapid.sim.world.checkers import LimitHistory
 from rapidctl.demo.picture import HostStory, Story, attainment, draw, limits_w, roles_at
 from rapidctl.demo.router import Door
 from tests.demo.story import BUDGET_MW, SECONDS, finding, front_end

@@ -1,7 +1,7 @@
 """The record of requests: who counts as having met what, while they run and at the end."""
 
 from rapid.core.cluster import SloTargets
-from rapid.sim.requests import Finished, Request
+from rapid.sim.model.requests import Finished, Request
 from rapidctl.demo.record import RECENT, Record
 
 

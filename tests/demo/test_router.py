@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rapid.core.cluster import Role, SloTargets
-from rapid.sim.requests import PrefillDone, Request
+from rapid.sim.model.requests import PrefillDone, Request
 from rapidctl.demo import talk
 from rapidctl.demo.router import FrontEnd
 from tests.wait import wait_until

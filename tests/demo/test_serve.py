@@ -6,7 +6,7 @@ import pytest
 
 from rapid.core.cluster import Role
 from rapid.core.errors import UsageError
-from rapid.sim.profile import profile_named
+from rapid.sim.model.profile import profile_named
 from rapidctl.demo.serve import ServeOptions, serve
 
 

@@ -33,7 +33,7 @@ AREAS = (
     Area("rapid.core"),
     Area("rapid.wire", (*SHAPES, "rapid.core.events", "rapid.core.commands", "rapid.v1"), ("grpc", "google")),
     Area("rapid.sim", ("rapid.core",), ("numpy",)),
-    Area("rapid.simgpu", (*NOUNS, "rapid.sim.power")),
+    Area("rapid.simgpu", (*NOUNS, "rapid.sim.model.power")),
     Area("rapid.config", (*SHAPES, "rapid.tls"), ("msgspec",)),
     Area("rapid.tls", (ERRORS,), ("grpc",)),
     Area("rapid.rpc", (ERRORS, "rapid.tls", "rapid.wire"), ("google", "grpc", "grpc_health", "grpc_reflection")),

@@ -16,7 +16,7 @@ import grpc.aio
 import msgspec
 
 from rapid.rpc import open_channel
-from rapid.sim.power import Lag
+from rapid.sim.model.power import Lag
 from rapid.simgpu import SimGpu, SimGpuSpec
 from tests.node.caller import DEADLINE_S, NODE
 from tests.wait import wait_for

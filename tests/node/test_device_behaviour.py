@@ -8,7 +8,7 @@ from typing import Protocol
 import pytest
 
 from rapid.core.errors import DeviceDenied, DeviceLost, DeviceMismatch, LimitRefused
-from rapid.sim.power import Lag
+from rapid.sim.model.power import Lag
 from rapid.simgpu import Faults, SimGpu, SimGpuSpec
 from rapidd.device.base import Backend, Device, LimitReading
 from rapidd.device.nvml import NvmlBackend

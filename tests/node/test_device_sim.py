@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rapid.core.errors import ConfigInvalid
-from rapid.sim.power import Lag
+from rapid.sim.model.power import Lag
 from rapid.simgpu import SimGpu, SimGpuSpec
 from rapidd.device.open import open_backend
 from rapidd.device.sim import SENSOR_NOISE, SimBackend

@@ -6,7 +6,7 @@ from dataclasses import replace
 from bench.evaluation.grid import FULL, POLICIES, Cell, Sweep
 from bench.evaluation.results import Chosen, Entry, Results, Roles
 from bench.evaluation.rule import Load
-from rapid.sim.scenario import ORACLE
+from rapid.sim.world.scenario import ORACLE
 
 TINY = replace(
     FULL,

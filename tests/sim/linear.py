@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from rapid.core.cluster import Role
-from rapid.sim.requests import Backlog, PrefillDone, Request
+from rapid.sim.model.requests import Backlog, PrefillDone, Request
 from rapid.sim.router import Dispatch, SendKv, SendPrompt, TurnedAway
 
 Work = Request | PrefillDone

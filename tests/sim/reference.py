@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from math import inf
 
-from rapid.sim.power import LimitCurve
-from rapid.sim.profile import Profile
-from rapid.sim.requests import EngineSettings, PrefillDone, Request
+from rapid.sim.model.power import LimitCurve
+from rapid.sim.model.profile import Profile
+from rapid.sim.model.requests import EngineSettings, PrefillDone, Request
 
 
 @dataclass

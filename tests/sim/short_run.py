@@ -6,10 +6,10 @@ from random import Random
 
 from rapid.core.cluster import Role
 from rapid.sim.cluster import Cluster, InstancePlan, cast_die
-from rapid.sim.profile import profile_named
-from rapid.sim.requests import Finished, Request
-from rapid.sim.sensor import Sensor, noise
-from rapid.sim.site import simulate
+from rapid.sim.model.profile import profile_named
+from rapid.sim.model.requests import Finished, Request
+from rapid.sim.model.sensor import Sensor, noise
+from rapid.sim.world.site import simulate
 from tests.sim.sites import Recorder, poisson, scenario
 
 PROFILE = profile_named("b200-70b-tp2")

@@ -5,10 +5,10 @@ from dataclasses import replace
 from random import Random
 
 from rapid.core.cluster import Decision, Phase, Role
-from rapid.sim.profile import Profile, profile_named
-from rapid.sim.requests import Finished, Request
-from rapid.sim.scenario import Scenario
-from rapid.sim.watch import Queues
+from rapid.sim.model.profile import Profile, profile_named
+from rapid.sim.model.requests import Finished, Request
+from rapid.sim.world.scenario import Scenario
+from rapid.sim.world.watch import Queues
 
 MI300X = profile_named("mi300x-8b")
 HEAVY = 85.0  # requests of poisson() a second: more than 4 GPUs at 600 W can prefill

@@ -8,9 +8,9 @@ from random import Random
 import pytest
 
 from rapid.core.errors import TraceInvalid
-from rapid.sim.agenda import Agenda, Link
-from rapid.sim.arrivals import Arrivals
-from rapid.sim.requests import Request
+from rapid.sim.model.requests import Request
+from rapid.sim.world.agenda import Agenda, Link
+from rapid.sim.world.arrivals import Arrivals
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapid.sim.checkers import LimitHistory, RunningBudget, check_budget
+from rapid.sim.world.checkers import LimitHistory, RunningBudget, check_budget
 
 # Two GPUs under 1,200 W; the first cuts before the second raises.
 CUT_THEN_RAISE = [

@@ -6,10 +6,10 @@ from dataclasses import fields, replace
 
 import pytest
 
-from rapid.sim import claims
-from rapid.sim.claims import CORNERS, Claim, Judgement, Scope, findings, measured_in, tasks_of
-from rapid.sim.claims_rules import Part, Verdict, band, combined, order, overall, ratio
-from rapid.sim.claims_runs import (
+from rapid.sim.claims import claims
+from rapid.sim.claims.claims import CORNERS, Claim, Judgement, Scope, findings, measured_in, tasks_of
+from rapid.sim.claims.rules import Part, Verdict, band, combined, order, overall, ratio
+from rapid.sim.claims.runs import (
     COLOCATED,
     EVEN_600,
     EVEN_750,
@@ -32,10 +32,10 @@ from rapid.sim.claims_runs import (
     answer,
     load,
 )
-from rapid.sim.claims_table import CLAIMS, SHIFT_POLICIES, attainment_at
-from rapid.sim.curves import PowerLaw
-from rapid.sim.paper_profile import FITTED, FITTED_RULE, NAME
-from rapid.sim.profile import DecodeCorner, PrefillCorner, profile_named
+from rapid.sim.claims.table import CLAIMS, SHIFT_POLICIES, attainment_at
+from rapid.sim.model.curves import PowerLaw
+from rapid.sim.model.paper_profile import FITTED, FITTED_RULE, NAME
+from rapid.sim.model.profile import DecodeCorner, PrefillCorner, profile_named
 
 PAPER, STAND_IN = profile_named(NAME), profile_named("mi300x-8b")
 SCOPE = claims.quick(PAPER)

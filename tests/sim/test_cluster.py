@@ -6,10 +6,10 @@ import pytest
 
 from rapid.core.cluster import Role, SloTargets
 from rapid.sim.cluster import Cluster, InstancePlan, cast_die, simulate, uniform_host
-from rapid.sim.loader import load_workload
-from rapid.sim.profile import profile_named
-from rapid.sim.requests import Finished, Request
+from rapid.sim.model.profile import profile_named
+from rapid.sim.model.requests import Finished, Request
 from rapid.sim.summary import Quantiles, quantile, summarize
+from rapid.sim.traces.loader import load_workload
 
 MI300X = profile_named("mi300x-8b")
 UNIFORM = uniform_host(MI300X, 4, 4, 600_000)

@@ -8,8 +8,8 @@ import pytest
 
 from rapid.core.cluster import Phase, Role
 from rapid.sim.cluster import Cluster, InstancePlan, uniform_host
-from rapid.sim.profile import profile_named
-from rapid.sim.requests import Drained, EngineSettings, Finished, Request, Switched
+from rapid.sim.model.profile import profile_named
+from rapid.sim.model.requests import Drained, EngineSettings, Finished, Request, Switched
 from rapid.sim.router import MAX_WAITING
 
 MI300X = profile_named("mi300x-8b")

@@ -9,10 +9,10 @@ import pytest
 
 from rapid.core.cluster import PhaseLoad, Role
 from rapid.sim.cluster import Cluster, InstancePlan
-from rapid.sim.instance import Instance
-from rapid.sim.power import Lag, LimitCurve
-from rapid.sim.profile import Profile, profile_named
-from rapid.sim.requests import EngineSettings, Finished, PrefillDone, Request
+from rapid.sim.model.instance import Instance
+from rapid.sim.model.power import Lag, LimitCurve
+from rapid.sim.model.profile import Profile, profile_named
+from rapid.sim.model.requests import EngineSettings, Finished, PrefillDone, Request
 
 H200, PAIR = profile_named("h200-8b"), profile_named("b200-70b-tp2")
 SEEDS = range(3)

@@ -5,7 +5,7 @@ from math import exp
 
 import pytest
 
-from rapid.sim.curves import PowerLaw, QuadraticKnee, Saturating, SpeedCurve
+from rapid.sim.model.curves import PowerLaw, QuadraticKnee, Saturating, SpeedCurve
 
 POWER = PowerLaw(0.63, knee=0.8, exponent_below=0.95)
 TRAINING = Saturating(onset=135 / 700, scale=183 / 700, measured_from=200 / 700)

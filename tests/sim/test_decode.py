@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rapid.core.cluster import Role
-from rapid.sim.instance import Instance
-from rapid.sim.power import LimitCurve
-from rapid.sim.profile import DecodeCorner, profile_named
-from rapid.sim.requests import EngineSettings, Finished, PrefillDone, Pulled, Request
-from rapid.sim.steps import boundary_s, steps_until
+from rapid.sim.model.instance import Instance
+from rapid.sim.model.power import LimitCurve
+from rapid.sim.model.profile import DecodeCorner, profile_named
+from rapid.sim.model.requests import EngineSettings, Finished, PrefillDone, Pulled, Request
+from rapid.sim.model.steps import boundary_s, steps_until
 from tests.sim.reference import PlainDecode
 
 MI300X = replace(profile_named("mi300x-8b"), decode_corner=DecodeCorner.PESSIMISTIC)

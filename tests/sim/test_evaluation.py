@@ -17,7 +17,7 @@ from bench.evaluation.store import MAKERS, ROOT, Store, digest_of
 from bench.evaluation.tasks import LoadTask, Run, RunTask, work
 from bench.evaluation.windows import CHANGES, NEAREST, Window, apart, arrivals_of
 from rapid.core.errors import UsageError
-from rapid.sim.scenario import ORACLE
+from rapid.sim.world.scenario import ORACLE
 from tests.sim.evaluation import TINY
 
 SETTING = Setting("azure", "mi300x-8b", "shallow,gentle")

@@ -13,8 +13,8 @@ from bench.evaluation.grid import FULL
 from bench.evaluation.results import Entry, OverBudget, Results, check_budget, load, save
 from bench.evaluation.tell import attained, curves, lead, margin, of, record, role_watts, rows, where
 from rapid.core.cluster import Role
-from rapid.sim.scenario import ORACLE
 from rapid.sim.study import student_t
+from rapid.sim.world.scenario import ORACLE
 from tests.sim.evaluation import CELLS, planted
 
 

@@ -8,10 +8,10 @@ from random import Random
 import pytest
 
 from rapid.core.cluster import Phase, Role
-from rapid.sim.instance import Instance
-from rapid.sim.power import LimitCurve
-from rapid.sim.profile import DecodeCorner, profile_named
-from rapid.sim.requests import Backlog, Drained, EngineSettings, Finished, PrefillDone, Pulled, Request, Switched
+from rapid.sim.model.instance import Instance
+from rapid.sim.model.power import LimitCurve
+from rapid.sim.model.profile import DecodeCorner, profile_named
+from rapid.sim.model.requests import Backlog, Drained, EngineSettings, Finished, PrefillDone, Pulled, Request, Switched
 
 MI300X = profile_named("mi300x-8b")
 LIMIT = LimitCurve.constant(600_000, MI300X.lag)

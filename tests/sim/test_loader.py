@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from rapid.core.errors import TraceInvalid
-from rapid.sim.loader import MAX_LINE_CHARACTERS, PIECE_BYTES, SHIPPED, Shipped, open_trace
-from rapid.sim.trace import Reading, read
-from rapid.sim.trace_forms import Arrival
-from rapid.sim.trace_stats import scan
+from rapid.sim.traces.forms import Arrival
+from rapid.sim.traces.loader import MAX_LINE_CHARACTERS, PIECE_BYTES, SHIPPED, Shipped, open_trace
+from rapid.sim.traces.reading import Reading, read
+from rapid.sim.traces.stats import scan
 from tests.sim.traces import HEADER
 
 Pack = Callable[[str], bytes]

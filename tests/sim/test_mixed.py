@@ -6,11 +6,11 @@ from random import Random
 import pytest
 
 from rapid.core.cluster import Phase, Role
-from rapid.sim.instance import Instance
-from rapid.sim.mixed import fused_step_s
-from rapid.sim.power import LimitCurve
-from rapid.sim.profile import DecodeCorner, profile_named
-from rapid.sim.requests import Backlog, Die, Drained, EngineSettings, Finished, PrefillDone, Request, Switched
+from rapid.sim.model.instance import Instance
+from rapid.sim.model.mixed import fused_step_s
+from rapid.sim.model.power import LimitCurve
+from rapid.sim.model.profile import DecodeCorner, profile_named
+from rapid.sim.model.requests import Backlog, Die, Drained, EngineSettings, Finished, PrefillDone, Request, Switched
 from tests.sim.reference import PlainMixed
 
 MI300X = replace(profile_named("mi300x-8b"), decode_corner=DecodeCorner.PESSIMISTIC)

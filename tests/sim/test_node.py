@@ -7,12 +7,12 @@ import pytest
 
 from rapid.core.cluster import GrantBatch, Greeting, Mark, NodeReport, Renewal, Role
 from rapid.core.guard import Guard
-from rapid.sim import build
-from rapid.sim.agenda import Agenda
 from rapid.sim.cluster import Cluster
-from rapid.sim.node import SimGpu, SimNode
-from rapid.sim.requests import Request
-from rapid.sim.scenario import Scenario, Silence, WorldSettings
+from rapid.sim.model.requests import Request
+from rapid.sim.world import build
+from rapid.sim.world.agenda import Agenda
+from rapid.sim.world.node import SimGpu, SimNode
+from rapid.sim.world.scenario import Scenario, Silence, WorldSettings
 from tests.sim.sites import scenario
 
 GREETING = Greeting(1, "test")

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from rapid.sim.model.requests import Request
 from rapid.sim.oracle import LOOKS, Oracle
-from rapid.sim.outcome import Outcome
-from rapid.sim.requests import Request
-from rapid.sim.scenario import ORACLE
-from rapid.sim.site import Site, simulate
+from rapid.sim.world.outcome import Outcome
+from rapid.sim.world.scenario import ORACLE
+from rapid.sim.world.site import Site, simulate
 from tests.sim.sites import Recorder, poisson, scenario
 
 

@@ -7,9 +7,9 @@ from inspect import getdoc
 import pytest
 
 from rapid.core.cluster import Role
-from rapid.sim.outcome import Outcome, PerRole, Why, to_document
-from rapid.sim.site import Site, simulate
-from rapid.sim.why import Means
+from rapid.sim.world.outcome import Outcome, PerRole, Why, to_document
+from rapid.sim.world.site import Site, simulate
+from rapid.sim.world.why import Means
 from tests.sim.sites import Recorder, poisson, scenario
 
 KEYS = [

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapid.sim.power import LANDED_AFTER_TAUS, Lag, LimitCurve, PowerMeter, pace_of
+from rapid.sim.model.power import LANDED_AFTER_TAUS, Lag, LimitCurve, PowerMeter, pace_of
 
 LAG = Lag(delay_s=0.1, tau_down_s=0.1, tau_up_s=0.05)
 limits_mw = st.integers(200_000, 750_000)

@@ -9,10 +9,10 @@ import pytest
 
 from rapid.core.cluster import Phase, PhaseLoad, Targets, View
 from rapid.core.policy import make
-from rapid.sim.outcome import Outcome
-from rapid.sim.requests import Request
-from rapid.sim.scenario import ORACLE, Scenario, WorldSettings
-from rapid.sim.site import simulate
+from rapid.sim.model.requests import Request
+from rapid.sim.world.outcome import Outcome
+from rapid.sim.world.scenario import ORACLE, Scenario, WorldSettings
+from rapid.sim.world.site import simulate
 from tests.sim.sites import MI300X, Recorder, poisson, scenario
 
 HALF_S, LONG_HALF_S = 15.0, 25.0

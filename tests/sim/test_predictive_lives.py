@@ -8,7 +8,7 @@ from rapid.core.books import LedgerSnapshot
 from rapid.core.cluster import Mark, PolicyState, Targets, View
 from rapid.core.events import ControlSnapshot, Started
 from rapid.core.policy import StatefulPolicy, make
-from rapid.sim.site import Site
+from rapid.sim.world.site import Site
 from rapidctl.controller import codec
 from tests.core.views import goes_on
 from tests.sim.sites import HEAVY, poisson, scenario

@@ -10,10 +10,10 @@ import pytest
 from rapid.core.cluster import GpuView, Phase, Role, Targets, View
 from rapid.core.policy import NO_CHANGE
 from rapid.core.policy.predictive.models import Models, Start
-from rapid.sim.profile import Profile, corners, profile_named
-from rapid.sim.requests import Request
-from rapid.sim.scenario import ORACLE, Scenario
-from rapid.sim.site import Site
+from rapid.sim.model.profile import Profile, corners, profile_named
+from rapid.sim.model.requests import Request
+from rapid.sim.world.scenario import ORACLE, Scenario
+from rapid.sim.world.site import Site
 
 SECONDS = 60.0
 VISIT_S = 6.0  # at one limit

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from rapid.core.cluster import Role
-from rapid.sim.instance import Instance
-from rapid.sim.power import LimitCurve
-from rapid.sim.profile import profile_named
-from rapid.sim.requests import Die, EngineSettings, Finished, PrefillDone, Request
+from rapid.sim.model.instance import Instance
+from rapid.sim.model.power import LimitCurve
+from rapid.sim.model.profile import profile_named
+from rapid.sim.model.requests import Die, EngineSettings, Finished, PrefillDone, Request
 
 MI300X = profile_named("mi300x-8b")
 FULL = LimitCurve.constant(750_000, MI300X.lag)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rapid.core.errors import NotFound, UsageError
-from rapid.sim.profile import PROFILES, DecodeCorner, PrefillCorner, Profile, corners, profile_named
+from rapid.sim.model.profile import PROFILES, DecodeCorner, PrefillCorner, Profile, corners, profile_named
 
 H200, H100, MI300X = (profile_named(name) for name in ("h200-8b", "h100-8b", "mi300x-8b"))
 FULL_MW = 10**9

@@ -7,12 +7,12 @@ import pytest
 
 from rapid.core.cluster import SloTargets
 from rapid.sim.cluster import simulate, uniform_host
-from rapid.sim.loader import load_workload
-from rapid.sim.profile import profile_named
+from rapid.sim.model.profile import profile_named
 from rapid.sim.rate import MAX_RUNS, RateChoice, Trial, choose_rate
 from rapid.sim.summary import summarize
-from rapid.sim.trace_forms import Arrival
-from rapid.sim.workload import TraceWorkload, Workload
+from rapid.sim.traces.forms import Arrival
+from rapid.sim.traces.loader import load_workload
+from rapid.sim.traces.workload import TraceWorkload, Workload
 
 MI300X = profile_named("mi300x-8b")
 UNIFORM = uniform_host(MI300X, 4, 4, 600_000)

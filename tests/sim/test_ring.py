@@ -7,10 +7,10 @@ from random import Random
 import pytest
 
 from rapid.core.cluster import Phase, Role
-from rapid.sim.instance import Instance
-from rapid.sim.power import LimitCurve
-from rapid.sim.profile import profile_named
-from rapid.sim.requests import Drained, EngineSettings, Finished, PrefillDone, Pulled, Request
+from rapid.sim.model.instance import Instance
+from rapid.sim.model.power import LimitCurve
+from rapid.sim.model.profile import profile_named
+from rapid.sim.model.requests import Drained, EngineSettings, Finished, PrefillDone, Pulled, Request
 from tests.sim.reference import PlainPrefill
 
 MI300X = profile_named("mi300x-8b")

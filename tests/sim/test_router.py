@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from rapid.core.cluster import Role
-from rapid.sim.requests import Backlog, PrefillDone, Request
+from rapid.sim.model.requests import Backlog, PrefillDone, Request
 from rapid.sim.router import Dispatch, Router, SendKv, SendPrompt, TurnedAway
 from tests.sim.linear import LinearRouter, Place
 

@@ -7,8 +7,8 @@ import pytest
 from rapid.core.cluster import Role, SloTargets
 from rapid.core.errors import ConfigInvalid
 from rapid.core.policy import NAMES
-from rapid.sim.profile import profile_named
-from rapid.sim.scenario import Scenario, Silence, WorldSettings
+from rapid.sim.model.profile import profile_named
+from rapid.sim.world.scenario import Scenario, Silence, WorldSettings
 from tests.sim.sites import MI300X, scenario
 
 GOOD = Scenario(MI300X, 4_800_000, 4)

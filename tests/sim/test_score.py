@@ -5,9 +5,9 @@ from random import Random
 import pytest
 
 from rapid.core.cluster import SloTargets
-from rapid.sim.requests import Finished, Request
-from rapid.sim.score import Score, Spread
+from rapid.sim.model.requests import Finished, Request
 from rapid.sim.summary import quantiles, summarize
+from rapid.sim.world.score import Score, Spread
 
 SLO = SloTargets(ttft_s=1.0, tpot_s=0.040)
 

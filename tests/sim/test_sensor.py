@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 
 import pytest
 
-from rapid.sim.sensor import BOX_S, GAIN_SIGMA, NOISE_SIGMA, PERIOD_S, Sensor, noise
+from rapid.sim.model.sensor import BOX_S, GAIN_SIGMA, NOISE_SIGMA, PERIOD_S, Sensor, noise
 
 Energy = Callable[[float], float]  # the energy in mJ drawn until a time
 SEEDS = range(20)

@@ -9,10 +9,10 @@ import pytest
 from rapid.core.cluster import Phase, Role, Targets, View
 from rapid.core.errors import ConfigInvalid, TraceInvalid, UsageError
 from rapid.core.policy import NAMES, NO_CHANGE
-from rapid.sim.profile import profile_named
-from rapid.sim.requests import Request
-from rapid.sim.scenario import WorldSettings
-from rapid.sim.site import Site, simulate
+from rapid.sim.model.profile import profile_named
+from rapid.sim.model.requests import Request
+from rapid.sim.world.scenario import WorldSettings
+from rapid.sim.world.site import Site, simulate
 from tests.sim.sites import HEAVY, Recorder, poisson, scenario
 
 # ---- every policy ----

@@ -13,10 +13,10 @@ from rapid.core.duties import Duty, Write
 from rapid.core.events import Event
 from rapid.core.guard import Guard
 from rapid.core.ledger import Ledger
-from rapid.sim.build import Parts
-from rapid.sim.node import SimGpu
-from rapid.sim.scenario import Silence, WorldSettings
-from rapid.sim.site import Site
+from rapid.sim.world.build import Parts
+from rapid.sim.world.node import SimGpu
+from rapid.sim.world.scenario import Silence, WorldSettings
+from rapid.sim.world.site import Site
 from tests.sim.sites import HEAVY, MI300X, Recorder, poisson, scenario
 
 

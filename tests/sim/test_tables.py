@@ -10,7 +10,7 @@ from statistics import fmean
 import numpy as np
 import pytest
 
-from rapid.sim.profile import Profile, profile_named
+from rapid.sim.model.profile import Profile, profile_named
 
 TABLE = Path(__file__).parent / "data" / "llama31_bf16_iterations.csv"
 NAMES = ("a100-8b", "b200-70b-tp2", "b200-8b", "h100-70b-tp4", "h100-8b", "h200-70b-tp4", "h200-8b")

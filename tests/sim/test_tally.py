@@ -1,6 +1,6 @@
 """The counters of an instance."""
 
-from rapid.sim.tally import LatencyCounter, Tally
+from rapid.sim.model.tally import LatencyCounter, Tally
 
 
 def test_a_histogram_is_made_anew_only_after_a_new_duration() -> None:

@@ -18,10 +18,10 @@ import pytest
 from numpy.typing import NDArray
 
 from rapid.core.cluster import Role
-from rapid.sim.instance import Instance
-from rapid.sim.power import LimitCurve
-from rapid.sim.profile import profile_named
-from rapid.sim.requests import EngineSettings, Finished, Output, PrefillDone, Request
+from rapid.sim.model.instance import Instance
+from rapid.sim.model.power import LimitCurve
+from rapid.sim.model.profile import profile_named
+from rapid.sim.model.requests import EngineSettings, Finished, Output, PrefillDone, Request
 
 SERVICE_S = 0.010  # of every prompt
 STEP_S = 0.001

@@ -8,9 +8,9 @@ from itertools import pairwise
 import pytest
 
 from rapid.core.errors import TraceInvalid, UsageError
-from rapid.sim.trace import MAX_HELD_BACK, LineInvalid, MixedTrace, Omitted, Reading, Trace, read
-from rapid.sim.trace_forms import AZURE, MOONCAKE, RAPID, Arrival, Fault, Form, form_of
-from rapid.sim.trace_stats import scan
+from rapid.sim.traces.forms import AZURE, MOONCAKE, RAPID, Arrival, Fault, Form, form_of
+from rapid.sim.traces.reading import MAX_HELD_BACK, LineInvalid, MixedTrace, Omitted, Reading, Trace, read
+from rapid.sim.traces.stats import scan
 from tests.sim.traces import HEADER, rapid_trace, steady_trace, trace_of
 
 MOST = 1_196_000  # tokens that an instance holds

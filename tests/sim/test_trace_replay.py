@@ -3,11 +3,11 @@
 import pytest
 
 from rapid.core.errors import TraceInvalid, UsageError
-from rapid.sim.loader import open_trace
-from rapid.sim.requests import Request
-from rapid.sim.trace import Reading
-from rapid.sim.trace_replay import Replay, requests
-from rapid.sim.trace_stats import scan
+from rapid.sim.model.requests import Request
+from rapid.sim.traces.loader import open_trace
+from rapid.sim.traces.reading import Reading
+from rapid.sim.traces.replay import Replay, requests
+from rapid.sim.traces.stats import scan
 from tests.sim.traces import rapid_trace, steady_trace
 
 TRACE = rapid_trace("0,1,1", "1,2,2", "2,3,3", "3,4,4", "4,5,5")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from rapid.core.errors import TraceInvalid
-from rapid.sim.loader import open_trace
-from rapid.sim.trace import Reading
-from rapid.sim.trace_stats import Lengths, TraceStats, scan
+from rapid.sim.traces.loader import open_trace
+from rapid.sim.traces.reading import Reading
+from rapid.sim.traces.stats import Lengths, TraceStats, scan
 from tests.sim.traces import rapid_trace, trace_of
 
 AS_IT_IS = Reading(jitter_s=0.0)

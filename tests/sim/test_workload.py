@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from rapid.core.errors import TraceInvalid
-from rapid.sim.loader import load_workload
-from rapid.sim.trace_forms import Arrival
-from rapid.sim.workload import ShiftWorkload, TraceWorkload, split_shift
+from rapid.sim.traces.forms import Arrival
+from rapid.sim.traces.loader import load_workload
+from rapid.sim.traces.workload import ShiftWorkload, TraceWorkload, split_shift
 
 MOST = 1_196_000
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 from functools import partial
 
-from rapid.sim.trace import Piece, TextTrace
-from rapid.sim.trace_forms import RAPID, form_of
+from rapid.sim.traces.forms import RAPID, form_of
+from rapid.sim.traces.reading import Piece, TextTrace
 
 HEADER = ",".join(RAPID.columns)
 

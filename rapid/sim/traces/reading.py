@@ -13,7 +13,7 @@ from random import Random
 from typing import Protocol
 
 from rapid.core.errors import TraceInvalid, UsageError
-from rapid.sim.trace_forms import Arrival, BadLine, Columns, Fault, Form, shown
+from rapid.sim.traces.forms import Arrival, BadLine, Columns, Fault, Form, shown
 
 MAX_TOKENS = 10_000_000  # of one request, where nobody says what an instance can hold (assumed)
 MAX_GAP_S = 86_400.0  # between two requests, or before the first: more is another clock, or damage (assumed)

@@ -8,8 +8,8 @@ from rapid.core.cluster import Domain, NodeSpec, Role, SloTargets
 from rapid.core.errors import ConfigInvalid, watts
 from rapid.core.policy import NAMES, make
 from rapid.core.settings import LedgerSettings, Settings
-from rapid.sim.profile import Profile
-from rapid.sim.requests import EngineSettings
+from rapid.sim.model.profile import Profile
+from rapid.sim.model.requests import EngineSettings
 
 COLOCATED = "colocated"  # every instance is mixed, limits as policy uniform sets them
 ORACLE = "oracle"  # a policy that is handed in and may look at the site

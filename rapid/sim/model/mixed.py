@@ -17,11 +17,11 @@ from collections import deque
 from math import inf
 
 from rapid.core.cluster import Role
-from rapid.sim.power import Pace
-from rapid.sim.profile import Profile
-from rapid.sim.requests import Activity, Backlog, Die, EngineSettings, Finished, Output, PrefillDone, Request
-from rapid.sim.steps import RunningSequences
-from rapid.sim.tally import Tally
+from rapid.sim.model.power import Pace
+from rapid.sim.model.profile import Profile
+from rapid.sim.model.requests import Activity, Backlog, Die, EngineSettings, Finished, Output, PrefillDone, Request
+from rapid.sim.model.steps import RunningSequences
+from rapid.sim.model.tally import Tally
 
 
 def fused_step_s(

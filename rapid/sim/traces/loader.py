@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import IO
 
 from rapid.core.errors import TraceInvalid
-from rapid.sim.trace import MixedTrace, Piece, Reading, TextTrace, Trace, read
-from rapid.sim.trace_burst import burst_trace
-from rapid.sim.trace_forms import FORMS, MOONCAKE, RAPID, form_of, shown
-from rapid.sim.workload import MAX_REQUESTS, TraceWorkload, Workload, split_shift
+from rapid.sim.traces.burst import burst_trace
+from rapid.sim.traces.forms import FORMS, MOONCAKE, RAPID, form_of, shown
+from rapid.sim.traces.reading import MixedTrace, Piece, Reading, TextTrace, Trace, read
+from rapid.sim.traces.workload import MAX_REQUESTS, TraceWorkload, Workload, split_shift
 
 PIECE_BYTES = 512 * 1024  # read at once
 MAX_LINE_CHARACTERS = 1024 * 1024

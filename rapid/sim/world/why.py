@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from rapid.core.cluster import Role
-from rapid.sim.outcome import PerRole
+from rapid.sim.world.outcome import PerRole
 
 _ROLES = (Role.PREFILL, Role.DECODE, Role.MIXED)
 

@@ -7,9 +7,9 @@ from rapid.core.cluster import EngineHello, Role
 from rapid.core.control import Control
 from rapid.core.guard import Guard
 from rapid.sim.cluster import InstancePlan, cast_die
-from rapid.sim.node import SimGpu
-from rapid.sim.scenario import COLOCATED, Scenario
-from rapid.sim.sensor import Sensor
+from rapid.sim.model.sensor import Sensor
+from rapid.sim.world.node import SimGpu
+from rapid.sim.world.scenario import COLOCATED, Scenario
 
 
 @dataclass(frozen=True, slots=True)

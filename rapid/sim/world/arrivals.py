@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from math import inf
 
 from rapid.core.errors import TraceInvalid, UsageError
-from rapid.sim.requests import Request
+from rapid.sim.model.requests import Request
 
 
 class Arrivals:

@@ -6,11 +6,11 @@ from heapq import heappop, heappush
 from math import inf
 
 from rapid.core.cluster import Role
-from rapid.sim.power import Pace
-from rapid.sim.profile import Profile
-from rapid.sim.requests import Activity, Backlog, Die, EngineSettings, Output, PrefillDone, Pulled
-from rapid.sim.steps import RunningSequences
-from rapid.sim.tally import Tally
+from rapid.sim.model.power import Pace
+from rapid.sim.model.profile import Profile
+from rapid.sim.model.requests import Activity, Backlog, Die, EngineSettings, Output, PrefillDone, Pulled
+from rapid.sim.model.steps import RunningSequences
+from rapid.sim.model.tally import Tally
 
 
 class DecodePhase:

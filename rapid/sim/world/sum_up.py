@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from rapid.sim.outcome import Missed, Outcome, Why
+from rapid.sim.world.outcome import Missed, Outcome, Why
 
 if TYPE_CHECKING:
-    from rapid.sim.site import Site
+    from rapid.sim.world.site import Site
 
 
 def sum_up(site: "Site", last_s: float) -> Outcome:

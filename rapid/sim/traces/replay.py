@@ -9,10 +9,10 @@ from itertools import chain, dropwhile, islice, takewhile
 from math import inf
 
 from rapid.core.errors import TraceInvalid, UsageError
-from rapid.sim.requests import Request
-from rapid.sim.trace import Reading, Trace, read
-from rapid.sim.trace_forms import Arrival
-from rapid.sim.trace_stats import TraceStats
+from rapid.sim.model.requests import Request
+from rapid.sim.traces.forms import Arrival
+from rapid.sim.traces.reading import Reading, Trace, read
+from rapid.sim.traces.stats import TraceStats
 
 
 @dataclass(frozen=True, slots=True)

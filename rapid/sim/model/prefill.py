@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from math import inf
 
 from rapid.core.cluster import Role
-from rapid.sim.power import Pace
-from rapid.sim.profile import Profile
-from rapid.sim.requests import Activity, Backlog, Die, EngineSettings, Finished, Output, PrefillDone, Request
-from rapid.sim.tally import Tally
+from rapid.sim.model.power import Pace
+from rapid.sim.model.profile import Profile
+from rapid.sim.model.requests import Activity, Backlog, Die, EngineSettings, Finished, Output, PrefillDone, Request
+from rapid.sim.model.tally import Tally
 
 
 class PrefillPhase:

@@ -4,8 +4,8 @@ from collections import Counter
 from math import ceil, log
 
 from rapid.core.cluster import SloTargets
-from rapid.sim.outcome import Spot
-from rapid.sim.requests import Finished, Request
+from rapid.sim.model.requests import Finished, Request
+from rapid.sim.world.outcome import Spot
 
 _RATIO = 1.005  # of a bucket's bounds: a quantile is at most 0.25 % off
 _LOG_RATIO = log(_RATIO)

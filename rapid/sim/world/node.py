@@ -9,10 +9,10 @@ from typing import Protocol
 from rapid.core.cluster import GpuHealth, GrantBatch, Greeting, NodeReport, PhaseLoad, Renewal
 from rapid.core.duties import Duty, GuardedGpu, GuardMemory, Persist, ReportSoon, Say, Write
 from rapid.core.guard import Guard
-from rapid.sim.agenda import Agenda, Link
 from rapid.sim.cluster import Cluster
-from rapid.sim.scenario import Scenario
-from rapid.sim.sensor import BOX_S, PERIOD_S, Sensor, noise
+from rapid.sim.model.sensor import BOX_S, PERIOD_S, Sensor, noise
+from rapid.sim.world.agenda import Agenda, Link
+from rapid.sim.world.scenario import Scenario
 
 _EAGER_S = 1.0  # after a write, for how long every reading counts: they show that a cut has been obeyed
 _TURN_S = 0.1  # the longest pause between two looks at the lease, as in rapidd

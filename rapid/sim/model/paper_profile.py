@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rapid.sim.profile import DecodeCorner, Profile
+    from rapid.sim.model.profile import DecodeCorner, Profile
 
 NAME = "mi300x-8b-paper"
 

@@ -14,10 +14,10 @@ from math import log2
 from typing import TypeVar
 
 from rapid.core.errors import NotFound, UsageError
-from rapid.sim.board import A100, B200, H100, H200, MI300X, Board
-from rapid.sim.curves import PowerLaw, QuadraticKnee, SpeedCurve
-from rapid.sim.paper_profile import paper_profile
-from rapid.sim.power import Lag
+from rapid.sim.model.board import A100, B200, H100, H200, MI300X, Board
+from rapid.sim.model.curves import PowerLaw, QuadraticKnee, SpeedCurve
+from rapid.sim.model.paper_profile import paper_profile
+from rapid.sim.model.power import Lag
 
 _REMOTE_BYTES_PER_S = 40e9  # of one GPU's NDR link between nodes (assumed)
 

@@ -10,7 +10,7 @@ from itertools import accumulate
 from math import ceil, floor, sqrt
 
 from rapid.core.errors import TraceInvalid
-from rapid.sim.trace import Omitted, Progress, Reading, Trace, jitter_of, read, unheard
+from rapid.sim.traces.reading import Omitted, Progress, Reading, Trace, jitter_of, read, unheard
 
 MINUTE_S = 60.0
 LEAST_MINUTES = 2  # fewer have no variance

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from heapq import heappop, heappush
 from math import inf, sqrt
 
-from rapid.sim.power import Pace
-from rapid.sim.profile import Profile
-from rapid.sim.requests import Die, Finished, PrefillDone
-from rapid.sim.tally import Tally
+from rapid.sim.model.power import Pace
+from rapid.sim.model.profile import Profile
+from rapid.sim.model.requests import Die, Finished, PrefillDone
+from rapid.sim.model.tally import Tally
 
 
 def boundary_s(first_s: float, growth_s: float, steps: int) -> float:

@@ -7,8 +7,8 @@ rules of claims_rules: in the profile's own corner and, if asked, in all corners
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from rapid.sim.claims_rules import Part, Verdict, combined, overall
-from rapid.sim.claims_runs import (
+from rapid.sim.claims.rules import Part, Verdict, combined, overall
+from rapid.sim.claims.runs import (
     LEVEL,
     TPOT_S,
     Answer,
@@ -23,8 +23,8 @@ from rapid.sim.claims_runs import (
     Split,
     Task,
 )
-from rapid.sim.paper_profile import RULE
-from rapid.sim.profile import DecodeCorner, PrefillCorner, Profile
+from rapid.sim.model.paper_profile import RULE
+from rapid.sim.model.profile import DecodeCorner, PrefillCorner, Profile
 from rapid.sim.study import sustained
 
 CORNERS: tuple[Corner, ...] = tuple((prefill, decode) for prefill in PrefillCorner for decode in DecodeCorner)

@@ -5,8 +5,8 @@ Every number carries its source beside it, or says that it is assumed.
 
 from dataclasses import dataclass
 
-from rapid.sim.curves import PowerLaw, Saturating, SpeedCurve
-from rapid.sim.power import Lag
+from rapid.sim.model.curves import PowerLaw, Saturating, SpeedCurve
+from rapid.sim.model.power import Lag
 
 # Limit in effect after a change: 50 to 150 ms of delay, then a first-order lag (assumed). On MI300X the lag is 300 ms.
 _NVIDIA_LAG = Lag(delay_s=0.1, tau_down_s=0.1, tau_up_s=0.05)

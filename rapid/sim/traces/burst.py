@@ -7,8 +7,8 @@ flips every few seconds ask how fast a controller is, and what its moves cost.
 from collections.abc import Iterator
 from random import Random
 
-from rapid.sim.trace import Piece, TextTrace
-from rapid.sim.trace_forms import RAPID
+from rapid.sim.traces.forms import RAPID
+from rapid.sim.traces.reading import Piece, TextTrace
 
 RATE_RPS = 12.0  # Poisson
 FLIP_S = 20.0

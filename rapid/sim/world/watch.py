@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rapid.core.cluster import Decision, Phase, Role
-from rapid.sim.requests import Finished
+from rapid.sim.model.requests import Finished
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from functools import partial
 from rapid.core.cluster import EngineHello, Phase, Role, RoleProgress
 from rapid.core.commands import CancelRole, OrderRole
 from rapid.core.role_change import Close, Duty, Open, RoleChange, Switch, Tell
-from rapid.sim.agenda import Agenda, Link
 from rapid.sim.cluster import Cluster
-from rapid.sim.requests import Drained, Switched
+from rapid.sim.model.requests import Drained, Switched
+from rapid.sim.world.agenda import Agenda, Link
 
 
 class SimEngine:

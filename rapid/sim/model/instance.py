@@ -15,12 +15,12 @@ from collections.abc import Iterable
 from math import inf
 
 from rapid.core.cluster import Phase, PhaseLoad, Role
-from rapid.sim.decode import DecodePhase
-from rapid.sim.mixed import MixedPhase
-from rapid.sim.power import LimitCurve, PowerMeter, pace_of
-from rapid.sim.prefill import PrefillPhase
-from rapid.sim.profile import Profile
-from rapid.sim.requests import (
+from rapid.sim.model.decode import DecodePhase
+from rapid.sim.model.mixed import MixedPhase
+from rapid.sim.model.power import LimitCurve, PowerMeter, pace_of
+from rapid.sim.model.prefill import PrefillPhase
+from rapid.sim.model.profile import Profile
+from rapid.sim.model.requests import (
     NOMINAL_DIE,
     Activity,
     Backlog,
@@ -32,7 +32,7 @@ from rapid.sim.requests import (
     Request,
     Switched,
 )
-from rapid.sim.tally import Tally
+from rapid.sim.model.tally import Tally
 
 _DEFAULTS = EngineSettings()
 _Engine = PrefillPhase | DecodePhase | MixedPhase

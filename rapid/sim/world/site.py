@@ -26,21 +26,21 @@ from rapid.core.commands import (
 from rapid.core.errors import UsageError
 from rapid.core.events import EngineCame, EngineMoved, Event, NodeHeard, Started, Ticked
 from rapid.core.policy import Policy
-from rapid.sim import build
-from rapid.sim.agenda import Agenda, Link
-from rapid.sim.arrivals import Arrivals
-from rapid.sim.build import Parts
-from rapid.sim.checkers import RunningBudget
 from rapid.sim.cluster import Cluster
-from rapid.sim.engine import SimEngine
-from rapid.sim.node import SimGpu, SimNode
-from rapid.sim.outcome import Outcome
-from rapid.sim.requests import Finished, Request
-from rapid.sim.scenario import ORACLE, Scenario
-from rapid.sim.score import Score
-from rapid.sim.sum_up import sum_up
-from rapid.sim.watch import Queues, Watch
-from rapid.sim.why import Means
+from rapid.sim.model.requests import Finished, Request
+from rapid.sim.world import build
+from rapid.sim.world.agenda import Agenda, Link
+from rapid.sim.world.arrivals import Arrivals
+from rapid.sim.world.build import Parts
+from rapid.sim.world.checkers import RunningBudget
+from rapid.sim.world.engine import SimEngine
+from rapid.sim.world.node import SimGpu, SimNode
+from rapid.sim.world.outcome import Outcome
+from rapid.sim.world.scenario import ORACLE, Scenario
+from rapid.sim.world.score import Score
+from rapid.sim.world.sum_up import sum_up
+from rapid.sim.world.watch import Queues, Watch
+from rapid.sim.world.why import Means
 
 PolicyMaker = Callable[["Site"], Policy]
 _QUEUES_S = 1.0  # how often a watch sees the queues

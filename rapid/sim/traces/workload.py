@@ -9,9 +9,9 @@ from itertools import count
 from typing import Protocol
 
 from rapid.core.errors import TraceInvalid
-from rapid.sim.requests import Request
-from rapid.sim.trace_forms import Arrival
-from rapid.sim.trace_replay import Replay, replayed
+from rapid.sim.model.requests import Request
+from rapid.sim.traces.forms import Arrival
+from rapid.sim.traces.replay import Replay, replayed
 
 MAX_REQUESTS = 5_000_000  # of one workload, which is held in memory: about 1 GB
 

@@ -13,17 +13,17 @@ from random import Random
 
 from rapid.core.cluster import Decision, Phase, Role, SloTargets
 from rapid.sim.cluster import Cluster, InstancePlan
-from rapid.sim.loader import open_trace
-from rapid.sim.paper_profile import RULE
-from rapid.sim.profile import DecodeCorner, PrefillCorner, Profile
-from rapid.sim.requests import Finished, Request
-from rapid.sim.scenario import Scenario
-from rapid.sim.score import Score
-from rapid.sim.site import simulate
+from rapid.sim.model.paper_profile import RULE
+from rapid.sim.model.profile import DecodeCorner, PrefillCorner, Profile
+from rapid.sim.model.requests import Finished, Request
 from rapid.sim.study import RateSearch
-from rapid.sim.trace import Reading, read
-from rapid.sim.trace_forms import Arrival
-from rapid.sim.watch import Queues
+from rapid.sim.traces.forms import Arrival
+from rapid.sim.traces.loader import open_trace
+from rapid.sim.traces.reading import Reading, read
+from rapid.sim.world.scenario import Scenario
+from rapid.sim.world.score import Score
+from rapid.sim.world.site import simulate
+from rapid.sim.world.watch import Queues
 
 Corner = tuple[PrefillCorner, DecodeCorner]
 Rule = tuple[tuple[str, float], ...]  # settings of the reactive rule by name
@@ -187,7 +187,7 @@ def load(trace: str, rate_rps: float, seed: int, count: int | None, *, mix: bool
     ends_s = [arrival.arrival_s for arrival in arrivals]
     gaps_s = [end_s - begin_s for begin_s, end_s in zip([0.0, *ends_s], ends_s, strict=False)]
     if seed:
-        dice = Random(f"rapid.sim.claims {trace} {seed}")
+        dice = Random(f"rapid.sim.claims.claims {trace} {seed}")
         dice.shuffle(gaps_s)
         if mix:
             dice.shuffle(arrivals)

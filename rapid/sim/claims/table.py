@@ -8,9 +8,9 @@ requests 8K in and 128 out, then 1,000 of 512 and 512. (i) marks what is inferre
 from itertools import pairwise
 from math import inf
 
-from rapid.sim.claims import Claim, Measured, mean
-from rapid.sim.claims_rules import TIE, Part, Verdict, band, order, ratio
-from rapid.sim.claims_runs import (
+from rapid.sim.claims.claims import Claim, Measured, mean
+from rapid.sim.claims.rules import TIE, Part, Verdict, band, order, ratio
+from rapid.sim.claims.runs import (
     COLOCATED,
     EVEN_600,
     EVEN_750,
