@@ -1,6 +1,7 @@
 """What holds for every test: marks by folder, repeatable dice, and no silent skips in CI."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,10 @@ settings.register_profile("dev", deadline=None, print_blob=True, suppress_health
 # In CI the dice follow from the tests' own code, so that the same commit gives the same result.
 settings.register_profile("ci", parent=settings.get_profile("dev"), derandomize=True, database=None)
 settings.load_profile(PROFILE)
+
+# A run in the background (`make test &`) ignores SIGINT, and so would every process that a test starts and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header(config: pytest.Config) -> str:
