@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from hashlib import sha256
 
 from bench.evaluation.grid import LOAD_SHARE, Cell, Setting, scenario
@@ -11,7 +10,7 @@ from bench.evaluation.meter import Meter
 from bench.evaluation.rule import Load, choose
 from bench.evaluation.windows import Window
 from rapid.sim.model.requests import Request
-from rapid.sim.oracle import LOOKS, Oracle
+from rapid.sim.oracle import looks
 from rapid.sim.world.outcome import Outcome, PerRole
 from rapid.sim.world.scenario import ORACLE, Scenario
 from rapid.sim.world.site import PolicyMaker, Site
@@ -97,7 +96,7 @@ def work(task: Task, tell: Callable[[float], None]) -> Load | Run:
     if task.policy != ORACLE:
         outcome, draw_w = _run(world, requests, None)
     else:  # as far as the better of its looks
-        looked = [_run(world, requests, partial(Oracle, slo=world.slo, look=look)) for look in LOOKS]
+        looked = [_run(world, requests, policy) for policy in looks(world.slo)]
         outcome, draw_w = max(looked, key=lambda each: each[0].attainment)
     return _kept(outcome, draw_w, time.process_time() - began_s)
 

@@ -12,8 +12,9 @@ It is a bar and no proof of a bound: it plans as if a candidate were kept for th
 candidates, not all. The regret of a policy is the oracle's attainment less its own, and may come out negative.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from rapid.core.cluster import InstanceView, Phase, Role, SloTargets, Targets, View
@@ -52,6 +53,11 @@ class Look:
 
 
 LOOKS = (Look(10.0, 2.0), Look(30.0, 4.0))
+
+
+def looks(slo: SloTargets) -> list["Callable[[World], Oracle]"]:
+    """The oracles to be made with the world, one per look; the run that attains most is the bar."""
+    return [partial(Oracle, slo=slo, look=look) for look in LOOKS]
 
 
 @dataclass(slots=True)

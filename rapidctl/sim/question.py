@@ -140,12 +140,9 @@ def _looks(scenario: Scenario) -> list[PolicyMaker | None]:
     """The policies to be made with the site, since they look at it, of which the best counts. None: an ordinary one."""
     if scenario.policy != ORACLE:
         return [None]
-    from rapid.sim.oracle import LOOKS, Look, Oracle
+    from rapid.sim.oracle import looks
 
-    def maker(look: Look) -> PolicyMaker:
-        return lambda site: Oracle(site, scenario.slo, look)
-
-    return [maker(look) for look in LOOKS]
+    return list(looks(scenario.slo))
 
 
 def _told(
