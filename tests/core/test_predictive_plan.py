@@ -43,9 +43,9 @@ def spent_mw(seen: View, limits_mw: dict[str, int], domain: str = "room") -> int
     return sum(limits_mw[each.gpu] for each in seen.gpus if domain in seen.chains[each.node])
 
 
-def limits_of(seen: View, plan: Plan, models: Models | None = None, batch: float = 10.0) -> dict[str, int]:
+def limits_of(seen: View, plan: Plan, models: Models | None = None) -> dict[str, int]:
     here, models = ground(seen), models or Models()
-    return here.limits(plan, here.movers(plan.moves, models) if plan.moves else [], models, batch)
+    return here.limits(plan, here.movers(plan.moves, models) if plan.moves else [], models)
 
 
 def random_views(seed: int) -> Iterator[View]:

@@ -117,7 +117,7 @@ class Ground:
 
         return sorted(able, key=to_drain)[: abs(moves)]
 
-    def limits(self, plan: Plan, movers: Iterable[InstanceView], models: Models, batch: float) -> dict[str, int]:
+    def limits(self, plan: Plan, movers: Iterable[InstanceView], models: Models) -> dict[str, int]:
         """A limit for every GPU in the view that the domains have room for.
 
         Those in transit get their floors, but for those that still finish answers: at their floors these would miss

@@ -139,8 +139,7 @@ class Predictive:
         movers = ground.movers(plan.moves, self.models) if plan.moves else []
         if len(movers) < abs(plan.moves):
             movers, (value, plan, forecast) = [], stay
-        batch = demand.resident / max(1, ground.fleet.decode)
-        limits_mw = ground.limits(plan, movers, self.models, batch)
+        limits_mw = ground.limits(plan, movers, self.models)
         changed = {gpu.gpu: limits_mw[gpu.gpu] for gpu in view.gpus if limits_mw[gpu.gpu] != gpu.limit_mw}
         largest_mw = max((abs(mw - ground.gpus[gpu].limit_mw) for gpu, mw in changed.items()), default=0)
         if not movers and largest_mw < settings.least_move_mw:
