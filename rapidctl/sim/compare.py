@@ -12,9 +12,9 @@ from rapidctl.sim.options import (
     LIMITS,
     PLOT,
     PolicyChoice,
-    PolicyType,
     check_plot,
     policies_of,
+    policies_option,
     site_choice,
     site_options,
     trace_choice,
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from rapidctl.sim.question import Question
     from rapidctl.sim.standing import Standing
 
-POLICIES = ("uniform", "static", "power", "roles", "rapid", "predictive", "colocated")
 MOST_S = 300.0  # of a trace, unless --seconds says more
 EXAMPLES = """
 rapidctl sim compare --trace azure --rate 40    # which is best, and why
@@ -59,15 +58,7 @@ one object:
     "--seconds says more. Exit code 1 if the limits of any run were over budget at any instant.",
 )
 @trace_options(rate=True)
-@click.option(
-    "--policy",
-    "policies",
-    type=PolicyType(),
-    multiple=True,
-    default=POLICIES,
-    metavar="NAME[:key=value,...]",
-    help="One of those to compare; may be given many times. Also: oracle, which sees the future, and is slow.",
-)
+@policies_option("One of those to compare; may be given many times. Also: oracle, which sees the future, and is slow.")
 @LIMITS
 @site_options
 @click.option("--seeds", type=click.IntRange(1, 1000), default=3, help="How many, from 0 on.")

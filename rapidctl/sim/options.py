@@ -141,6 +141,19 @@ jitter_option = click.option(
 )
 
 
+def policies_option(text: str) -> Callable[[Function], Function]:
+    """--policy, which may be given many times: by default all but the oracle, which is slow."""
+    return click.option(
+        "--policy",
+        "policies",
+        type=PolicyType(),
+        multiple=True,
+        default=lambda: tuple(name for name in policy_names() if name != "oracle"),
+        metavar="NAME[:key=value,...]",
+        help=text,
+    )
+
+
 def trace_options(*, rate: bool) -> Callable[[Function], Function]:
     """--trace and what is taken of it, with or without how fast; read with trace_choice."""
     positive = click.FloatRange(0, 1_000_000, min_open=True)

@@ -13,11 +13,11 @@ from rapidctl.sim.options import (
     LIMITS,
     PLOT,
     PolicyChoice,
-    PolicyType,
     SiteChoice,
     TraceChoice,
     check_plot,
     policies_of,
+    policies_option,
     site_choice,
     site_options,
     trace_choice,
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from rapidctl.sim.load import Load
     from rapidctl.sim.rates import Curve, Point
 
-POLICIES = ("uniform", "static", "power", "roles", "rapid", "predictive", "colocated")
 MOST_S, MOST_REQUESTS = 300.0, 3000  # of a trace, unless --seconds or --limit says more
 EXAMPLES = """
 rapidctl sim sweep --trace longbench    # what each of six policies sustains
@@ -80,15 +79,7 @@ class RatesType(click.ParamType[tuple[float, ...]]):
 )
 @trace_options(rate=False)
 @click.option("--rates", type=RatesType(), metavar="R,R,...|LOW:HIGH:STEP", help="These, in requests/s; no search.")
-@click.option(
-    "--policy",
-    "policies",
-    type=PolicyType(),
-    multiple=True,
-    default=POLICIES,
-    metavar="NAME[:key=value,...]",
-    help="One to sweep; may be given many times.",
-)
+@policies_option("One to sweep; may be given many times.")
 @LIMITS
 @site_options
 @click.option("--seeds", type=click.IntRange(1, 1000), default=1, help="Runs at every rate, with seeds from 0 on.")
