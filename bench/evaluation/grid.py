@@ -28,6 +28,7 @@ FLEETS = {
     "mi300x-8b": Fleet(),
     "h200-8b": Fleet(),
     "h100-70b-tp4": Fleet(nodes=2, slo=SloTargets(ttft_s=2.0)),
+    "mi300x-8b-paper": Fleet(),  # for tuning
 }
 
 
