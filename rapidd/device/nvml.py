@@ -7,10 +7,11 @@ its Python wrapper drops the status, so a refused limit looks like a set one.
 from collections.abc import Callable
 from contextlib import suppress
 from enum import IntEnum
+from threading import Event
 from typing import Any
 
 from rapid.core.errors import ConfigInvalid, DeviceDenied, DeviceError, DeviceLost, watts
-from rapidd.device.base import Device, DeviceInfo, LimitReading, PowerReading
+from rapidd.device.base import Device, DeviceEvent, DeviceInfo, Holder, LimitReading, PowerReading
 
 
 class _Field(IntEnum):
@@ -78,6 +79,7 @@ class NvmlBackend:
 
     def __init__(self) -> None:
         self._nvml = _start()
+        self._closed = Event()
         devices: list[Device] = []
         faults: list[DeviceError] = []
         try:
@@ -92,7 +94,12 @@ class NvmlBackend:
             raise _failure("(all)", "list the GPUs", error) from error
         self.devices, self.faults = tuple(devices), tuple(faults)
 
+    def wait_event(self, timeout_s: float) -> DeviceEvent | None:
+        self._closed.wait(timeout_s)
+        return None
+
     def close(self) -> None:
+        self._closed.set()
         # If the driver has gone before us, there is nothing left to release.
         with suppress(self._nvml.NVMLError):
             self._nvml.nvmlShutdown()
@@ -142,6 +149,12 @@ class NvmlDevice:
         if energy_mj is None:
             energy_mj = self._get(what, nvml.nvmlDeviceGetTotalEnergyConsumption)
         return PowerReading(draw_mw, energy_mj, age_s)
+
+    def processes(self) -> tuple[int, ...]:
+        return ()
+
+    def holders(self) -> tuple[Holder, ...]:
+        return ()
 
     def _fields(self, what: str, *fields: _Field) -> list[int | None]:
         """One value per field, None for a field that this driver or GPU does not have."""

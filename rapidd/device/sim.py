@@ -4,10 +4,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from hashlib import blake2b
 from pathlib import Path
+from threading import Event
 
 from rapid.core.errors import ConfigInvalid, DeviceError
 from rapid.simgpu import SimGpu
-from rapidd.device.base import Device, DeviceInfo, LimitReading, PowerReading
+from rapidd.device.base import Device, DeviceEvent, DeviceInfo, Holder, LimitReading, PowerReading
 
 # A draw reading is off by this share, one standard deviation, and never by more than three (assumed: within the 5 %
 # that H100 boards are off). The energy counter is exact, as on the boards it stands for.
@@ -39,8 +40,14 @@ class SimBackend:
         by_index = sorted(devices, key=lambda device: (device.info.index, device.info.gpu))
         self.devices: tuple[Device, ...] = tuple(by_index)
         self.faults = tuple(faults)
+        self._closed = Event()
+
+    def wait_event(self, timeout_s: float) -> DeviceEvent | None:
+        self._closed.wait(timeout_s)  # a file tells nothing by itself
+        return None
 
     def close(self) -> None:
+        self._closed.set()
         self._open.close()
 
 
@@ -64,6 +71,12 @@ class SimDevice:
         at_s = self._clock()
         draw_mw = round(self._sim.draw_mw(at_s) * self._gain())
         return PowerReading(draw_mw, self._sim.energy_mj(at_s))
+
+    def processes(self) -> tuple[int, ...]:
+        return ()  # the engines write to the file, which does not know who they are
+
+    def holders(self) -> tuple[Holder, ...]:
+        return ()
 
     def _gain(self) -> float:
         """What the sensor makes of a draw this time: the same for the same GPU and number of the reading."""

@@ -17,7 +17,7 @@ from rapid.wire.node import (
     NodeDescription,
 )
 from rapidd.agent import Agent, first_limits
-from rapidd.device.base import DeviceInfo, LimitReading, PowerReading
+from rapidd.device.base import DeviceInfo, Holder, LimitReading, PowerReading
 from rapidd.inbox import Inbox
 from rapidd.load.push import LoadTable
 from rapidd.server import NodeService, serving_node
@@ -48,6 +48,12 @@ class MemoryDevice:
     def read_power(self) -> PowerReading:
         self._answer()
         return PowerReading(min(150_000, self.limit_mw), 1)
+
+    def processes(self) -> tuple[int, ...]:
+        return ()
+
+    def holders(self) -> tuple[Holder, ...]:
+        return ()
 
     def _answer(self) -> None:
         if self.error is not None:

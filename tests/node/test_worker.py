@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 
 from rapid.core.errors import DeviceDenied, DeviceError, DeviceLost, DeviceMismatch, LimitRefused
-from rapidd.device.base import DeviceInfo, LimitReading, PowerReading
+from rapidd.device.base import DeviceInfo, Holder, LimitReading, PowerReading
 from rapidd.worker import Event, Sampled, Worker, WriteDone
 from tests.node.at_work import TIMEOUT_S, AtWork
 
@@ -45,6 +45,12 @@ class ScriptedDevice:
     def read_power(self) -> PowerReading:
         self._call("power", "read_power")
         return self.power
+
+    def processes(self) -> tuple[int, ...]:
+        return ()
+
+    def holders(self) -> tuple[Holder, ...]:
+        return ()
 
     def _call(self, word: str, verb: str) -> None:
         self.calls.append(word)
