@@ -87,8 +87,8 @@ class DeviceEvent:
 class Device(Protocol):
     """One GPU. Raises DeviceDenied, DeviceLost or DeviceError; LimitRefused for a limit outside floor..ceiling.
 
-    A GPU that is lost keeps its Device: calls raise DeviceLost until it is back, and then work again, with the same UUID
-    and perhaps another index.
+    A GPU that is lost keeps its Device: calls raise DeviceLost until it is back, and then work again, with the same
+    UUID and perhaps another index.
     """
 
     @property

@@ -90,10 +90,10 @@ async def test_a_doubled_batch_is_refused_and_changes_nothing(node: LiveNode) ->
     await call.write(batch)
     await report_with(call, 600_000)
     await call.write(batch)
-    answers: list[GrantAnswer] = []
-    while not any(answer.verdict == "refused" for answer in answers):
-        answers += (await next_report(call)).answers
-    assert "seq 1 is not above seq 1" in answers[-1].detail
+    refused: list[GrantAnswer] = []
+    while not refused:
+        refused = [answer for answer in (await next_report(call)).answers if answer.verdict == "refused"]
+    assert "seq 1 is not above seq 1" in refused[0].detail
     await node.holds(600_000)
 
 
