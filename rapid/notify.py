@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 
 class Notifier:
@@ -38,6 +38,26 @@ class Notifier:
                 sender.sendto(state.encode(), self._address)
             except OSError:
                 return  # A service manager that is gone, or too busy to listen, must not stop the enforcement.
+
+
+class Watchdog:
+    """Passes on a loop's signs of life as often as the service manager asks for them.
+
+    `pet` belongs into every turn of the loop that must not hang, and nowhere else: a loop that hangs then falls silent.
+    Fed by a timer or a thread of its own, the watchdog would only watch that one. `clock` gives monotonic seconds.
+    """
+
+    def __init__(self, notifier: Notifier, clock: Callable[[], float]) -> None:
+        self._notifier, self._clock = notifier, clock
+        self._next_s = clock()
+
+    def pet(self) -> None:
+        """The loop has turned."""
+        interval_s = self._notifier.watchdog_s
+        if interval_s is None or (at_s := self._clock()) < self._next_s:
+            return
+        self._next_s = at_s + interval_s
+        self._notifier.watchdog()
 
 
 def _watchdog_s(environ: Mapping[str, str]) -> float | None:

@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
@@ -18,7 +18,7 @@ from rapid import __version__, log
 from rapid.clock import SystemClock
 from rapid.config import NodeConfig, load_node_config
 from rapid.core.errors import ConfigInvalid, DeviceError, RapidError, Unreachable, UsageError
-from rapid.notify import Notifier
+from rapid.notify import Notifier, Watchdog
 from rapid.rpc import RpcServer
 from rapid.streams import first_of
 from rapidd.agent import Agent
@@ -62,10 +62,10 @@ async def run(config: NodeConfig, path: Path) -> int:
         node = await begin(choose_devices(backend, config, logger), config, state, clock, logger)
         try:
             async with asyncio.TaskGroup() as tasks:
-                enforcing = tasks.create_task(node.agent.run(_petting(notifier, clock)))
+                enforcing = tasks.create_task(node.agent.run(Watchdog(notifier, clock).pet))
                 async with contextlib.AsyncExitStack() as stack:
                     stack.callback(node.agent.stop)
-                    await _until_landed(node.agent, asked, logger)
+                    await _until_landed(node.agent, asked, notifier, logger)
                     server = await serve(stack, node, config, state, logger)
                     announcing = tasks.create_task(_announce(node.agent, server, notifier, logger))
                     stack.callback(announcing.cancel)
@@ -132,13 +132,14 @@ async def _until_stop(asked: Asked, config: NodeConfig, path: Path, logger: Filt
     logger.info("stopping", signal=asked.stop.name)
 
 
-async def _until_landed(agent: Agent, asked: Asked, logger: FilteringBoundLogger) -> None:
+async def _until_landed(agent: Agent, asked: Asked, notifier: Notifier, logger: FilteringBoundLogger) -> None:
     """Until every GPU is at its fallback; a signal ends the wait, and so does time."""
     try:
         async with asyncio.timeout(READY_WAIT_S):
             await first_of(agent.ready.wait(), asked.something.wait())
     except TimeoutError:
         waiting = [gpu.gpu for gpu in agent.snapshot.report.gpus if gpu.limit_mw > gpu.fallback_mw]
+        notifier.status(f"not ready, above the fallback: {', '.join(waiting)}")
         logger.error("not ready", detail=f"above the fallback for {READY_WAIT_S:g} s: {', '.join(waiting)}")
 
 
@@ -146,21 +147,9 @@ async def _announce(agent: Agent, server: RpcServer, notifier: Notifier, logger:
     """Tell the service manager and gRPC health when every GPU is under control; engines are started after that."""
     await agent.ready.wait()
     await server.set_serving(True)
+    notifier.status(f"enforces the limits of {len(agent.snapshot.report.gpus)} GPUs")
     notifier.ready()
     logger.info("ready")
-
-
-def _petting(notifier: Notifier, clock: Callable[[], float]) -> Callable[[], None]:
-    """What the enforcement loop calls in every turn, and what reaches the watchdog only as often as it asks for."""
-    next_s = clock()
-
-    def pet() -> None:
-        nonlocal next_s
-        if notifier.watchdog_s is not None and clock() >= next_s:
-            next_s = clock() + notifier.watchdog_s
-            notifier.watchdog()
-
-    return pet
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -1,5 +1,6 @@
 """systemd hears what the service says, over the real socket protocol."""
 
+import contextlib
 import os
 import socket
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rapid.notify import Notifier
+from rapid.notify import Notifier, Watchdog
 
 
 @pytest.fixture
@@ -60,3 +61,41 @@ def test_a_manager_that_is_gone_or_does_not_listen_stops_nobody(manager: socket.
 )
 def test_the_watchdog_is_fed_twice_as_often_as_it_asks(environ: dict[str, str], watchdog_s: float | None) -> None:
     assert Notifier(environ).watchdog_s == watchdog_s
+
+
+class Turns:
+    """A loop of 0.25 s turns, and the seconds at which its signs of life arrived."""
+
+    def __init__(self, manager: socket.socket, usec: str) -> None:
+        self.now_s, self.manager = 0.0, manager
+        self.heard_s: list[float] = []
+        environ = {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": usec}
+        self.watchdog = Watchdog(Notifier(environ), lambda: self.now_s)
+
+    def turn(self, times: int) -> None:
+        for _ in range(times):
+            self.watchdog.pet()
+            with contextlib.suppress(BlockingIOError):
+                assert self.manager.recv(100) == b"WATCHDOG=1"
+                self.heard_s.append(self.now_s)
+            self.now_s += 0.25
+
+
+def test_turns_reach_the_watchdog_at_half_its_interval(manager: socket.socket) -> None:
+    turns = Turns(manager, "2000000")
+    turns.turn(14)
+    assert turns.heard_s == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_a_loop_that_does_not_turn_is_not_petted_and_makes_up_for_nothing(manager: socket.socket) -> None:
+    turns = Turns(manager, "2000000")
+    turns.turn(1)
+    turns.now_s = 60.0  # it hung for a minute
+    turns.turn(4)
+    assert turns.heard_s == [0.0, 60.0]
+
+
+def test_a_watchdog_that_nobody_set_hears_nothing(manager: socket.socket) -> None:
+    turns = Turns(manager, "0")
+    turns.turn(50)
+    assert turns.heard_s == []

@@ -17,7 +17,7 @@ from rapid.clock import Clock
 from rapid.config import ControllerConfig
 from rapid.core.control import Control
 from rapid.core.errors import Refused
-from rapid.notify import Notifier
+from rapid.notify import Notifier, Watchdog
 from rapid.rpc import RpcServer, start_server
 from rapid.streams import first_of
 from rapid.v1 import controller_pb2, controller_pb2_grpc, engine_pb2, engine_pb2_grpc
@@ -102,7 +102,7 @@ class Controller:
             life=next_life(config, self._before, epoch_at_least=epoch_at_least, wall_s=clock.wall_s()),
             limits=LifeLimits(config.journal.keep_entries, LIFE_MAX_BYTES),
             clock=now,
-            pet=notifier.watchdog,
+            pet=Watchdog(notifier, now).pet,
             decisions=self._before.decisions if self._before else (),
         )
 

@@ -83,7 +83,7 @@ class Controllers:
             process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env={**os.environ, "NOTIFY_SOCKET": str(self.folder / "ntf")},
+                env={**os.environ, "NOTIFY_SOCKET": str(self.folder / "ntf"), "WATCHDOG_USEC": "1000000"},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
