@@ -4,7 +4,9 @@ gRPC is imported where credentials are made, so that reading a configuration sta
 """
 
 import ipaddress
+import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +35,21 @@ class TlsConfig:
     def check(self) -> None:
         """Raise ConfigInvalid, naming the key, for a file that is missing, unreadable, or not what it should be."""
         read(self)
+
+
+def handed_over(tls: TlsConfig, environ: Mapping[str, str] = os.environ) -> TlsConfig:
+    """The files as this process can read them: a copy that systemd has handed over stands in for the file itself.
+
+    LoadCredential=tls:/etc/rapid/tls makes /etc/rapid/tls/h1.key, which is root's, $CREDENTIALS_DIRECTORY/tls_h1.key,
+    which is the service's own. So the configuration names the same file for the service and for root's shell.
+    """
+    folder = environ.get("CREDENTIALS_DIRECTORY", "")
+
+    def copy_of(path: Path) -> Path:
+        copy = Path(folder, f"{path.parent.name}_{path.name}")
+        return copy if folder and copy.is_file() else path
+
+    return TlsConfig(copy_of(tls.ca), copy_of(tls.cert), copy_of(tls.key))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +134,7 @@ def channel_credentials(tls: TlsConfig) -> "grpc.ChannelCredentials":
 
 def read(tls: TlsConfig) -> Pem:
     """The three files, found to be usable and to belong together. Raises ConfigInvalid, naming the key."""
+    tls = handed_over(tls)
     pem = Pem(ca=_bytes(tls.ca, "tls.ca"), cert=_bytes(tls.cert, "tls.cert"), key=_bytes(tls.key, "tls.key"))
     _check_certificate(pem.ca, tls.ca, "tls.ca")
     _check_certificate(pem.cert, tls.cert, "tls.cert")

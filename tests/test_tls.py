@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from rapid.core.errors import ConfigInvalid, Unreachable
 from rapid.rpc import open_channel, start_server
-from rapid.tls import TlsConfig, check_address, check_dial, check_listen, is_local
+from rapid.tls import TlsConfig, check_address, check_dial, check_listen, handed_over, is_local
 from tests.calls import calling
 from tests.certificates import issue
 
@@ -193,3 +193,22 @@ async def test_a_unix_socket_is_served_without_tls(node: TlsConfig, tmp_path: Pa
     assert server.addresses == {"listen.load_socket": f"unix:{tmp_path}/x.sock"}
     assert await ask(f"unix:{tmp_path}/x.sock", node) == ""
     await server.stop(0)
+
+
+# ---- what systemd hands over ----
+
+
+def test_a_copy_that_systemd_has_handed_over_stands_in_for_the_file(node: TlsConfig, tmp_path: Path) -> None:
+    copies = tmp_path / "credentials"
+    copies.mkdir()
+    (copies / "tls_n1.key").write_bytes(node.key.read_bytes())
+    named = TlsConfig(node.ca, node.cert, Path("/nowhere/tls/n1.key"))  # only root could read that one
+    environ = {"CREDENTIALS_DIRECTORY": str(copies)}
+    assert handed_over(named, environ) == TlsConfig(node.ca, node.cert, copies / "tls_n1.key")
+    assert handed_over(named, {}) == named
+    handed_over(named, environ).check()
+
+
+def test_a_copy_of_another_folder_is_not_taken(node: TlsConfig, tmp_path: Path) -> None:
+    (tmp_path / "controller-tls_key.pem").write_bytes(b"of the controller")
+    assert handed_over(node, {"CREDENTIALS_DIRECTORY": str(tmp_path)}) == node

@@ -1,5 +1,5 @@
-"""rapid-controller: read the configuration, lead, and say why not. Exit codes: 0 stopped in order, 1 refused or
-stepped down, 2 configuration or command line, 3 a peer or the system does not answer."""
+"""rapid-controller: read the configuration, lead, and say why not. Exit codes: 0 stopped in order, 1 refused or failed,
+2 configuration or command line, 3 a peer or the system does not answer, 4 stepped down."""
 
 import asyncio
 import sys
@@ -16,9 +16,10 @@ from rapid.core.control import Control
 from rapid.core.errors import ConfigInvalid, RapidError, Unreachable, UsageError
 from rapid.notify import Notifier
 from rapidctl.controller.app import Controller, open_journal
+from rapidctl.controller.nodes import SteppedDown
 from rapidctl.controller.store import JournalFile
 
-REFUSED, USAGE, NO_CONNECTION = 1, 2, 3
+REFUSED, USAGE, NO_CONNECTION, STEPPED_DOWN = 1, 2, 3, 4
 EPOCH_MAX = 2**63 - 1  # the largest number that the journal can hold
 
 
@@ -43,8 +44,8 @@ def cli(path: Path, *, check_config: bool, fresh: bool, epoch_at_least: int) -> 
     """Share a power budget among GPUs, and choose the role of each engine.
 
     \b
-    Exit codes: 0 stopped in order; 1 refused, stepped down, or the journal failed;
-    2 command line or configuration; 3 something does not answer.
+    Exit codes: 0 stopped in order; 1 refused, or the journal failed; 2 command line or configuration;
+    3 something does not answer; 4 another controller leads, so do not start this one again by itself.
     """
     config = load_controller_config(path)
     Control(config.settings)  # Only the policy knows its own settings.
@@ -87,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _exit_code(error: RapidError) -> int:
     if isinstance(error, Unreachable):
         return NO_CONNECTION
+    if isinstance(error, SteppedDown):
+        return STEPPED_DOWN
     return USAGE if isinstance(error, ConfigInvalid | UsageError) else REFUSED
 
 
