@@ -132,6 +132,7 @@ class PhaseLoad:
     output_tokens: int = 0
     ttft: Histogram = Histogram()
     tpot: Histogram = Histogram()
+    gpus: tuple[str, ...] = ()  # that it computes on; empty: not known
 
 
 # ---- the node's report and the grants that go to it (architecture, "The grant protocol") ----
@@ -178,7 +179,8 @@ class GrantAnswer:
 class NodeReport:
     """An atomic picture of a node. `mark` is the highest (epoch, seq) the node has taken: it takes none at or below it.
 
-    `report_seq` grows by one in an incarnation; an older report than one heard is ignored.
+    `report_seq` grows by one in an incarnation; an older report than one heard is ignored. `load_problems` says of an
+    instance why its load is missing, or not the whole truth.
     """
 
     node: str
@@ -190,6 +192,7 @@ class NodeReport:
     gpus: tuple[GpuReport, ...]
     loads: tuple[PhaseLoad, ...] = ()
     answers: tuple[GrantAnswer, ...] = ()
+    load_problems: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ RapidError                     the world's fault; str(error) is one line for a p
 |   `-- DeviceMismatch         the device read back another limit than was set
 |-- JournalCorrupt             keep the file, start fresh safely
 |-- TraceInvalid               fix the trace (names file and line)
+|-- ScrapeFailed               metrics that give no load this time: report it, look again at the next
 `-- Unreachable                retry later; nobody listens, or the peer did not answer in time
 """
 
@@ -134,6 +135,10 @@ class WireInvalid(RapidError):
     def below(self, parent: str) -> "WireInvalid":
         """The same error as the message sees it that holds this one as its field `parent`."""
         return WireInvalid(f"{parent}.{self.field}" if self.field else parent, self.problem)
+
+
+class ScrapeFailed(RapidError):
+    """An engine's metrics that cannot be had, or not be used, this time."""
 
 
 class Unreachable(RapidError):

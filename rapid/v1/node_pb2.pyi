@@ -178,8 +178,16 @@ class GrantAnswer(_message.Message):
     detail: str
     def __init__(self, mark: _Optional[_Union[_types_pb2.Mark, _Mapping]] = ..., gpu: _Optional[str] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., detail: _Optional[str] = ...) -> None: ...
 
+class LoadProblem(_message.Message):
+    __slots__ = ("instance", "problem")
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    instance: str
+    problem: str
+    def __init__(self, instance: _Optional[str] = ..., problem: _Optional[str] = ...) -> None: ...
+
 class NodeReport(_message.Message):
-    __slots__ = ("node", "incarnation", "report_seq", "node_time_s", "mark", "lease_left_s", "gpus", "loads", "answers")
+    __slots__ = ("node", "incarnation", "report_seq", "node_time_s", "mark", "lease_left_s", "gpus", "loads", "answers", "load_problems")
     NODE_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     REPORT_SEQ_FIELD_NUMBER: _ClassVar[int]
@@ -189,6 +197,7 @@ class NodeReport(_message.Message):
     GPUS_FIELD_NUMBER: _ClassVar[int]
     LOADS_FIELD_NUMBER: _ClassVar[int]
     ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    LOAD_PROBLEMS_FIELD_NUMBER: _ClassVar[int]
     node: str
     incarnation: str
     report_seq: int
@@ -198,4 +207,5 @@ class NodeReport(_message.Message):
     gpus: _containers.RepeatedCompositeFieldContainer[GpuReport]
     loads: _containers.RepeatedCompositeFieldContainer[_types_pb2.PhaseLoad]
     answers: _containers.RepeatedCompositeFieldContainer[GrantAnswer]
-    def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[str] = ..., report_seq: _Optional[int] = ..., node_time_s: _Optional[float] = ..., mark: _Optional[_Union[_types_pb2.Mark, _Mapping]] = ..., lease_left_s: _Optional[float] = ..., gpus: _Optional[_Iterable[_Union[GpuReport, _Mapping]]] = ..., loads: _Optional[_Iterable[_Union[_types_pb2.PhaseLoad, _Mapping]]] = ..., answers: _Optional[_Iterable[_Union[GrantAnswer, _Mapping]]] = ...) -> None: ...
+    load_problems: _containers.RepeatedCompositeFieldContainer[LoadProblem]
+    def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[str] = ..., report_seq: _Optional[int] = ..., node_time_s: _Optional[float] = ..., mark: _Optional[_Union[_types_pb2.Mark, _Mapping]] = ..., lease_left_s: _Optional[float] = ..., gpus: _Optional[_Iterable[_Union[GpuReport, _Mapping]]] = ..., loads: _Optional[_Iterable[_Union[_types_pb2.PhaseLoad, _Mapping]]] = ..., answers: _Optional[_Iterable[_Union[GrantAnswer, _Mapping]]] = ..., load_problems: _Optional[_Iterable[_Union[LoadProblem, _Mapping]]] = ...) -> None: ...

@@ -24,21 +24,21 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14rapid/v1/types.proto\x12\x08rapid.v1\"-\n\tHistogram\x12\x10\n\x08\x62ounds_s\x18\x01 \x03(\x01\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\x04\"\xdd\x02\n\tPhaseLoad\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x1c\n\x04role\x18\x02 \x01(\x0e\x32\x0e.rapid.v1.Role\x12\x0c\n\x04\x61t_s\x18\x03 \x01(\x01\x12\x18\n\x10waiting_requests\x18\x04 \x01(\r\x12\x16\n\x0ewaiting_tokens\x18\x05 \x01(\x04\x12\x15\n\roldest_wait_s\x18\x06 \x01(\x01\x12\x18\n\x10running_requests\x18\x07 \x01(\r\x12\x18\n\x10kv_used_fraction\x18\x08 \x01(\x01\x12\x0f\n\x07\x61rrived\x18\t \x01(\x04\x12\x10\n\x08\x66inished\x18\n \x01(\x04\x12\x15\n\rprompt_tokens\x18\x0b \x01(\x04\x12\x15\n\routput_tokens\x18\x0c \x01(\x04\x12!\n\x04ttft\x18\r \x01(\x0b\x32\x13.rapid.v1.Histogram\x12!\n\x04tpot\x18\x0e \x01(\x0b\x32\x13.rapid.v1.Histogram\"\"\n\x04Mark\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0b\n\x03seq\x18\x02 \x01(\x04*O\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x10\n\x0cROLE_PREFILL\x10\x01\x12\x0f\n\x0bROLE_DECODE\x10\x02\x12\x0e\n\nROLE_MIXED\x10\x03*\xa7\x01\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x11\n\rPHASE_SERVING\x10\x01\x12\x12\n\x0ePHASE_DRAINING\x10\x02\x12\x13\n\x0fPHASE_SWITCHING\x10\x03\x12\x11\n\rPHASE_WARMING\x10\x04\x12\x16\n\x12PHASE_ROLLING_BACK\x10\x05\x12\x10\n\x0cPHASE_FAILED\x10\x06\x12\x0e\n\nPHASE_GONE\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14rapid/v1/types.proto\x12\x08rapid.v1\"-\n\tHistogram\x12\x10\n\x08\x62ounds_s\x18\x01 \x03(\x01\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\x04\"\xeb\x02\n\tPhaseLoad\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x1c\n\x04role\x18\x02 \x01(\x0e\x32\x0e.rapid.v1.Role\x12\x0c\n\x04\x61t_s\x18\x03 \x01(\x01\x12\x18\n\x10waiting_requests\x18\x04 \x01(\r\x12\x16\n\x0ewaiting_tokens\x18\x05 \x01(\x04\x12\x15\n\roldest_wait_s\x18\x06 \x01(\x01\x12\x18\n\x10running_requests\x18\x07 \x01(\r\x12\x18\n\x10kv_used_fraction\x18\x08 \x01(\x01\x12\x0f\n\x07\x61rrived\x18\t \x01(\x04\x12\x10\n\x08\x66inished\x18\n \x01(\x04\x12\x15\n\rprompt_tokens\x18\x0b \x01(\x04\x12\x15\n\routput_tokens\x18\x0c \x01(\x04\x12!\n\x04ttft\x18\r \x01(\x0b\x32\x13.rapid.v1.Histogram\x12!\n\x04tpot\x18\x0e \x01(\x0b\x32\x13.rapid.v1.Histogram\x12\x0c\n\x04gpus\x18\x0f \x03(\t\"\"\n\x04Mark\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0b\n\x03seq\x18\x02 \x01(\x04*O\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x10\n\x0cROLE_PREFILL\x10\x01\x12\x0f\n\x0bROLE_DECODE\x10\x02\x12\x0e\n\nROLE_MIXED\x10\x03*\xa7\x01\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x11\n\rPHASE_SERVING\x10\x01\x12\x12\n\x0ePHASE_DRAINING\x10\x02\x12\x13\n\x0fPHASE_SWITCHING\x10\x03\x12\x11\n\rPHASE_WARMING\x10\x04\x12\x16\n\x12PHASE_ROLLING_BACK\x10\x05\x12\x10\n\x0cPHASE_FAILED\x10\x06\x12\x0e\n\nPHASE_GONE\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rapid.v1.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=469
-  _globals['_ROLE']._serialized_end=548
-  _globals['_PHASE']._serialized_start=551
-  _globals['_PHASE']._serialized_end=718
+  _globals['_ROLE']._serialized_start=483
+  _globals['_ROLE']._serialized_end=562
+  _globals['_PHASE']._serialized_start=565
+  _globals['_PHASE']._serialized_end=732
   _globals['_HISTOGRAM']._serialized_start=34
   _globals['_HISTOGRAM']._serialized_end=79
   _globals['_PHASELOAD']._serialized_start=82
-  _globals['_PHASELOAD']._serialized_end=431
-  _globals['_MARK']._serialized_start=433
-  _globals['_MARK']._serialized_end=467
+  _globals['_PHASELOAD']._serialized_end=445
+  _globals['_MARK']._serialized_start=447
+  _globals['_MARK']._serialized_end=481
 # @@protoc_insertion_point(module_scope)

@@ -46,7 +46,7 @@ class Histogram(_message.Message):
     def __init__(self, bounds_s: _Optional[_Iterable[float]] = ..., counts: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class PhaseLoad(_message.Message):
-    __slots__ = ("instance", "role", "at_s", "waiting_requests", "waiting_tokens", "oldest_wait_s", "running_requests", "kv_used_fraction", "arrived", "finished", "prompt_tokens", "output_tokens", "ttft", "tpot")
+    __slots__ = ("instance", "role", "at_s", "waiting_requests", "waiting_tokens", "oldest_wait_s", "running_requests", "kv_used_fraction", "arrived", "finished", "prompt_tokens", "output_tokens", "ttft", "tpot", "gpus")
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     AT_S_FIELD_NUMBER: _ClassVar[int]
@@ -61,6 +61,7 @@ class PhaseLoad(_message.Message):
     OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     TTFT_FIELD_NUMBER: _ClassVar[int]
     TPOT_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FIELD_NUMBER: _ClassVar[int]
     instance: str
     role: Role
     at_s: float
@@ -75,7 +76,8 @@ class PhaseLoad(_message.Message):
     output_tokens: int
     ttft: Histogram
     tpot: Histogram
-    def __init__(self, instance: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., at_s: _Optional[float] = ..., waiting_requests: _Optional[int] = ..., waiting_tokens: _Optional[int] = ..., oldest_wait_s: _Optional[float] = ..., running_requests: _Optional[int] = ..., kv_used_fraction: _Optional[float] = ..., arrived: _Optional[int] = ..., finished: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., ttft: _Optional[_Union[Histogram, _Mapping]] = ..., tpot: _Optional[_Union[Histogram, _Mapping]] = ...) -> None: ...
+    gpus: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, instance: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., at_s: _Optional[float] = ..., waiting_requests: _Optional[int] = ..., waiting_tokens: _Optional[int] = ..., oldest_wait_s: _Optional[float] = ..., running_requests: _Optional[int] = ..., kv_used_fraction: _Optional[float] = ..., arrived: _Optional[int] = ..., finished: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., ttft: _Optional[_Union[Histogram, _Mapping]] = ..., tpot: _Optional[_Union[Histogram, _Mapping]] = ..., gpus: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Mark(_message.Message):
     __slots__ = ("epoch", "seq")

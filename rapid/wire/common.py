@@ -55,6 +55,7 @@ def encode_load(load: PhaseLoad) -> types_pb2.PhaseLoad:
         output_tokens=load.output_tokens,
         ttft=encode_histogram(load.ttft),
         tpot=encode_histogram(load.tpot),
+        gpus=load.gpus,
     )
 
 
@@ -75,7 +76,13 @@ def decode_load(message: types_pb2.PhaseLoad) -> PhaseLoad:
         output_tokens=fields.count(message.output_tokens, "output_tokens"),
         ttft=fields.inner(message.ttft, "ttft", decode_histogram) if message.HasField("ttft") else _NOTHING_MEASURED,
         tpot=fields.inner(message.tpot, "tpot", decode_histogram) if message.HasField("tpot") else _NOTHING_MEASURED,
+        gpus=_gpus(message) if message.gpus else (),
     )
+
+
+def _gpus(message: types_pb2.PhaseLoad) -> tuple[str, ...]:
+    fields.size(message.gpus, "gpus", fields.GPUS_MAX)
+    return tuple(fields.name(gpu, f"gpus[{at}]") for at, gpu in enumerate(message.gpus))
 
 
 def encode_histogram(histogram: Histogram) -> types_pb2.Histogram | None:

@@ -163,6 +163,10 @@ def encode_report(report: NodeReport) -> node_pb2.EnforceResponse:
             gpus=[_gpu_message(gpu) for gpu in report.gpus],
             loads=[encode_load(load) for load in report.loads],
             answers=[_answer_message(answer) for answer in report.answers],
+            load_problems=[
+                node_pb2.LoadProblem(instance=instance, problem=fields.line(problem))
+                for instance, problem in report.load_problems
+            ],
         )
     )
 
@@ -218,6 +222,7 @@ def _report(message: node_pb2.NodeReport) -> NodeReport:
         gpus=gpus,
         loads=loads,
         answers=fields.each(message.answers, "answers", _answer, fields.ANSWERS_MAX),
+        load_problems=fields.each(message.load_problems, "load_problems", _load_problem, fields.LOADS_MAX),
     )
 
 
@@ -259,6 +264,10 @@ def _answer(message: node_pb2.GrantAnswer) -> GrantAnswer:
         verdict=fields.choice(message.verdict, "verdict", _VERDICTS),
         detail=fields.text(message.detail, "detail"),
     )
+
+
+def _load_problem(message: node_pb2.LoadProblem) -> tuple[str, str]:
+    return fields.name(message.instance, "instance"), fields.words(message.problem, "problem")
 
 
 # ---- the inventory ----

@@ -27,6 +27,7 @@ LOAD = PhaseLoad(
     output_tokens=300,
     ttft=Histogram((0.5, 1.0, 2.0), (3, 2, 1, 0)),
     tpot=Histogram((0.02, 0.04), (1, 2, 3)),
+    gpus=("GPU-1",),
 )
 GPU = cluster.GpuReport(
     gpu="GPU-1",
@@ -55,6 +56,7 @@ REPORT = cluster.NodeReport(
     gpus=(GPU,),
     loads=(LOAD,),
     answers=(cluster.GrantAnswer(MARK, "GPU-1", "applied", "as granted"),),
+    load_problems=(("i1", "its metrics cannot be read"),),
 )
 BATCH = cluster.GrantBatch("h1", "a1", "c1", MARK, 17.5, (("GPU-1", 600_000), ("GPU-2", 400_000)))
 RENEWAL = cluster.Renewal("h1", "a1", "c1", 3, 17.5)

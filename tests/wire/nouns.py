@@ -56,6 +56,7 @@ loads = st.builds(
     output_tokens=counts,
     ttft=histograms(),
     tpot=histograms(),
+    gpus=st.just(()) | gpu_lists,
 )
 
 
@@ -91,6 +92,7 @@ answers = st.builds(
     verdict=st.sampled_from(["applied", "clamped", "refused", "failed"]),
     detail=texts,
 )
+load_problems = st.tuples(names, words)
 reports = st.builds(
     cluster.NodeReport,
     node=names,
@@ -102,6 +104,7 @@ reports = st.builds(
     gpus=st.lists(gpu_reports(), min_size=1, max_size=4, unique_by=lambda gpu: gpu.gpu).map(tuple),
     loads=st.lists(loads, max_size=3, unique_by=lambda load: load.instance).map(tuple),
     answers=st.lists(answers, max_size=3).map(tuple),
+    load_problems=st.lists(load_problems, max_size=3).map(tuple),
 )
 greetings = st.builds(cluster.Greeting, epoch=st.integers(1, fields.COUNT_MAX), controller_id=names)
 batches = st.builds(

@@ -17,6 +17,7 @@ from tests.wire.examples import EXAMPLES, holder
 ZERO_MEANS_SOMETHING = {
     *("index", "epoch", "seq", "draw_mw", "draw_at_s", "energy_mj", "requested_mw", "problem", "detail", "void"),
     *("grant_mw", "lease_left_s", "node_time_s", "limit_since_s", "not_after_s", "drain_s", "loads", "answers"),
+    "load_problems",
     *("hard_budget_mw", "gpus", "at_s", "wall_s", "waiting_requests", "waiting_tokens", "oldest_wait_s"),
     *("running_requests", "kv_used_fraction", "arrived", "finished", "prompt_tokens", "output_tokens", "ttft", "tpot"),
     *("engine", "engine_time_s", "switch_s", "requests_left", "error", "reason", "goodbye", "load_interval_s", "load"),
@@ -35,6 +36,7 @@ NOT_ZERO = {
     "GpuReport": {"limit_mw", "gpu"},
     "NodeReport": {"gpus"},
     "PhaseLoad": {"instance"},
+    "LoadProblem": {"instance", "problem"},
     "EngineHello": {"instance", "gpus"},
     "InstanceStatus": {"instance", "gpus"},
     "EngineLoad": {"load"},
