@@ -59,6 +59,17 @@ async def test_anybody_else_is_not_heard(host: Host, authority: trustme.CA, who:
     assert host.limits_mw() == (FALLBACK_MW, FALLBACK_MW)
 
 
+async def test_a_key_that_systemd_hands_over_need_not_be_readable_where_it_is(
+    host: Host, authority: trustme.CA
+) -> None:
+    handed = host.folder / "credentials"
+    handed.mkdir()
+    (host.folder / "node" / "key.pem").rename(handed / "node_key.pem")
+    daemon = host.start(env={"CREDENTIALS_DIRECTORY": str(handed)})
+    async with open_channel(daemon.endpoints.address, issue(authority, host.folder / "c", "c.example")) as channel:
+        await next_report(await greet(channel))
+
+
 def test_a_missing_key_file_is_named_before_anything_is_touched(host: Host) -> None:
     (host.folder / "node" / "key.pem").unlink()
     code, line = host.refused()
