@@ -21,10 +21,10 @@ from rapid.sim.world.site import Site
 from rapidctl.sim.options import PolicyChoice
 
 FLIPS, STEADY = "flips", "steady"  # made here, by seed, so that flips keep their 20 s at every rate
-STEADY_MIX = (2000, 200)  # input and output tokens
+STEADY_MIX = (1000, 500)  # input and output tokens: both phases have much to do
 FLIPS_S = 80.0  # of arrivals: each mix twice
 DRAIN_S = 240.0
-FIRST_RPS = {"sonnet": 15.0, "azure": 40.0, FLIPS: 15.0, STEADY: 30.0}  # where a search begins
+NEAR = 0.05  # a rate is where a policy attains a level if it comes that near
 
 UNIFORM, POWER, RAPID = (PolicyChoice(name) for name in ("uniform", "power", "rapid"))
 _KEPT = (UNIFORM, POWER, RAPID)  # nobody tunes these: what they attain is remembered
@@ -64,6 +64,22 @@ def attainment(trial: Trial) -> float:
     return outcome.attainment
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a policy attains, by rate."""
+
+    points: Mapping[float, float]
+
+    def near(self, level: float) -> float | None:
+        """The rate tried at which it attained most nearly that. None: no rate comes near."""
+        rate_rps = min(self.points, key=lambda tried: abs(self.points[tried] - level))
+        return rate_rps if abs(self.points[rate_rps] - level) <= NEAR else None
+
+    def sustained(self, level: float) -> float | None:
+        """The greatest rate at which it attains that, read off between those tried."""
+        return sustained(self.points, level).rate_rps
+
+
 class Runner:
     """Runs trials on the pool, but for those of plain policies that it remembers from earlier calls."""
 
@@ -82,19 +98,15 @@ class Runner:
     def trial(self, policy: PolicyChoice, cell: Cell, rate_rps: float, wrong: Wrong = RIGHT) -> Trial:
         return Trial(policy, cell, rate_rps, 0, self.seeds, self.seconds, wrong)
 
-    def rates(
-        self, policy: PolicyChoice, cells: Sequence[Cell], levels: Sequence[float]
-    ) -> Mapping[Cell, list[float | None]]:
-        """Where the policy attains each level, in every cell. None: nowhere, as far as was searched."""
-        searches = {cell: RateSearch(FIRST_RPS[cell.setting.trace], levels) for cell in cells}
-        while True:
-            asked = [self.trial(policy, cell, rate) for cell in cells for rate in searches[cell].next_rates()]
-            if not asked:
-                break
+    def search(
+        self, policy: PolicyChoice, first_rps: Mapping[Cell, float], levels: Sequence[float]
+    ) -> Mapping[Cell, "Found"]:
+        """Rates around those where the policy attains each level, in every cell. first_rps: where a search begins."""
+        searches = {cell: RateSearch(rate_rps, levels) for cell, rate_rps in first_rps.items()}
+        while asked := [self.trial(policy, cell, rate) for cell in searches for rate in searches[cell].next_rates()]:
             for trial, mean in zip(asked, self.means(asked), strict=True):
                 searches[trial.cell].tell(trial.rate_rps, mean)
-        found = {cell: [sustained(search.points, level) for level in levels] for cell, search in searches.items()}
-        return {cell: [each.rate_rps and float(f"{each.rate_rps:.4g}") for each in row] for cell, row in found.items()}
+        return {cell: Found(search.points) for cell, search in searches.items()}
 
     def _all(self, trials: Sequence[Trial]) -> list[float]:
         todo = [trial for trial in trials if _key(trial) not in self._kept]

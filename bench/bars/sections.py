@@ -16,26 +16,33 @@ ENGINES = (
     ("h200-8b", "steep,sharp"),
 )
 SHARES = (0.57, 0.70, 0.80)
-WRONG_PLACES = ((*ENGINES[0], 0.80), (*ENGINES[4], 0.70))
-# What a policy meets in worlds that are not as believed, at the rate where another one attains so much.
-WRONG_LOADS = (("sonnet", UNIFORM, 0.5), ("azure", UNIFORM, 0.6), (FLIPS, POWER, 0.8), (STEADY, UNIFORM, 0.9))
+FIRST_RPS = {"sonnet": 15.0, "azure": 40.0, FLIPS: 15.0, STEADY: 40.0}  # where a search begins
 NEAR = 0.80  # attained by power on the mix that flips, near what it can serve
 SPEEDS = {"easy": 0.6, "near": 1.0, "over": 1.5}  # by that rate
+# Worlds that are not as believed: where decode's speed counts too, and its cliff lies above the floor.
+WRONG_PLACES = (
+    ("mi300x-8b", "shallow,gentle", 0.70),
+    ("mi300x-8b-paper", "steep,gentle", 0.70),
+    ("h200-8b", "steep,sharp", 0.57),
+)
+# At the rate at which another policy sustains so much.
+WRONG_LOADS = (("sonnet", UNIFORM, 0.5), ("azure", UNIFORM, 0.6), (FLIPS, POWER, 0.6), (STEADY, RAPID, 0.8))
 MIX_LEVELS = (0.5, 0.6, 0.7)
 
 
 def shift(runner: Runner, policy: PolicyChoice) -> list[Bar]:
     """The Sonnet shift, where uniform attains 50 % and rapid 80 %, and the rate sustained."""
     cells = _cells("sonnet")
-    half, rapids, mine = (
-        runner.rates(each, cells, (level,)) for each, level in ((UNIFORM, 0.5), (RAPID, 0.8), (policy, 0.8))
-    )
-    at_half = _attained(runner, policy, UNIFORM, [(cell, half[cell][0]) for cell in cells])
-    at_rapid = _attained(runner, policy, RAPID, [(cell, rapids[cell][0]) for cell in cells])
-    ratios = [_ratio(mine[cell][0], rapids[cell][0]) for cell in cells]
+    uniforms = runner.search(UNIFORM, _firsts(cells), (0.5,))
+    rapids = runner.search(RAPID, _firsts(cells), (0.8,))
+    mine = runner.search(policy, {cell: rapids[cell].sustained(0.8) or FIRST_RPS["sonnet"] for cell in cells}, (0.8,))
+    half, most = ([found[cell].near(level) for cell in cells] for found, level in ((uniforms, 0.5), (rapids, 0.8)))
+    at_half = _attained(runner, policy, UNIFORM, list(zip(cells, half, strict=True)))
+    at_most = _attained(runner, policy, RAPID, list(zip(cells, most, strict=True)))
+    ratios = [_ratio(mine[cell].sustained(0.8), rapids[cell].sustained(0.8)) for cell in cells]
     rows = [
-        (cell, half[cell][0], *one, rapids[cell][0], *two, mine[cell][0], ratio)
-        for cell, one, two, ratio in zip(cells, at_half, at_rapid, ratios, strict=True)
+        (cell, rate, *one, more, *two, mine[cell].sustained(0.8), ratio)
+        for cell, rate, one, more, two, ratio in zip(cells, half, at_half, most, at_most, ratios, strict=True)
     ]
     heads = ("rate u50", "uniform", "policy", "rate r80", "rapid", "policy", "rate p80", "p80 / r80")
     print_table(
@@ -43,7 +50,7 @@ def shift(runner: Runner, policy: PolicyChoice) -> list[Bar]:
     )
     return [
         bar("Sonnet shift, attainment where uniform attains 50 %", 0.95, [one[1] for one in at_half]),
-        bar("Sonnet shift, attainment where rapid attains 80 %", 0.95, [two[1] for two in at_rapid]),
+        bar("Sonnet shift, attainment where rapid attains 80 %", 0.95, [two[1] for two in at_most]),
         bar("Sonnet shift, rate sustained at 80 % by that of rapid", 1.25, ratios),
     ]
 
@@ -51,10 +58,10 @@ def shift(runner: Runner, policy: PolicyChoice) -> list[Bar]:
 def flips(runner: Runner, policy: PolicyChoice) -> list[Bar]:
     """A mix that flips every 20 s, against power alone."""
     cells = _cells(FLIPS)
-    near = runner.rates(POWER, cells, (NEAR,))
+    near = runner.search(POWER, _firsts(cells), (NEAR,))
     bars, rows = [], []
     for name, speed in SPEEDS.items():
-        asked = [(cell, None if (rate := near[cell][0]) is None else rate * speed) for cell in cells]
+        asked = [(cell, None if (rate := near[cell].near(NEAR)) is None else rate * speed) for cell in cells]
         attained = _attained(runner, policy, POWER, asked)
         rows += [
             (f"{cell}, {name}", rate, *both, _lead(both)) for (cell, rate), both in zip(asked, attained, strict=True)
@@ -68,10 +75,10 @@ def flips(runner: Runner, policy: PolicyChoice) -> list[Bar]:
 def mix(runner: Runner, policy: PolicyChoice) -> list[Bar]:
     """Azure chat and code where uniform attains 50, 60 and 70 %."""
     cells = _cells("azure")
-    rates = runner.rates(UNIFORM, cells, MIX_LEVELS)
+    found = runner.search(UNIFORM, _firsts(cells), MIX_LEVELS)
     bars, rows = [], []
-    for place, level in enumerate(MIX_LEVELS):
-        asked = [(cell, rates[cell][place]) for cell in cells]
+    for level in MIX_LEVELS:
+        asked = [(cell, found[cell].near(level)) for cell in cells]
         attained = _attained(runner, policy, UNIFORM, asked)
         rows += [(f"{cell}, {level:.0%}", rate, *both) for (cell, rate), both in zip(asked, attained, strict=True)]
         bars.append(
@@ -83,11 +90,11 @@ def mix(runner: Runner, policy: PolicyChoice) -> list[Bar]:
 
 def wrong(runner: Runner, policy: PolicyChoice) -> list[Bar]:
     """Worlds that are not as believed. A gain counts as no loss: a world may also be easier than believed."""
-    cells = {}
-    for profile, corner, share in WRONG_PLACES:
-        for trace, plain, level in WRONG_LOADS:
-            cell = Cell(Setting(trace, profile, corner), share)
-            rate = runner.rates(plain, (cell,), (level,))[cell][0]
+    cells: dict[Cell, float] = {}
+    for trace, plain, level in WRONG_LOADS:
+        mine = [Cell(Setting(trace, profile, corner), share) for profile, corner, share in WRONG_PLACES]
+        for cell, found_there in runner.search(plain, _firsts(mine), (level,)).items():
+            rate = found_there.sustained(level)
             assert rate is not None, f"{plain} attains {level:.0%} nowhere: {cell}"
             cells[cell] = rate
     bars = []
@@ -134,6 +141,10 @@ def _attained(
 
 def _cells(trace: str) -> list[Cell]:
     return [Cell(Setting(trace, *engine), share) for engine in ENGINES for share in SHARES]
+
+
+def _firsts(cells: Sequence[Cell]) -> dict[Cell, float]:
+    return {cell: FIRST_RPS[cell.setting.trace] for cell in cells}
 
 
 def _lead(both: Both) -> float | None:

@@ -47,5 +47,5 @@ def print_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[object
 
 def _text(value: object) -> str:
     if isinstance(value, float):
-        return f"{value:.1f}" if abs(value) >= 3 else f"{value:.3f}"
+        return f"{value:.1f}" if abs(value) >= 3 else f"{round(value, 3) + 0.0:.3f}"  # no minus before 0
     return "-" if value is None else str(value)
