@@ -6,7 +6,7 @@ from dataclasses import dataclass
 FUNCTION_LINES = 60
 FILE_LINES = 400
 PACKAGES = ("rapid", "rapidd", "rapidctl")
-FOLDERS = (*PACKAGES, "tests", "bench", "scripts")
+FOLDERS = (*PACKAGES, "tests", "bench", "scripts", "tools")
 GENERATED = "rapid/v1/"
 WAITS = "tests/wait.py"
 
@@ -43,7 +43,7 @@ AREAS = (
     Area("rapid.notify", (ERRORS,)),
     Area("rapid.clock", (ERRORS,)),
     Area("rapidd", (*NOUNS, "rapid.core.guard", *DAEMON), (*SERVER, "click", "msgspec", "psutil")),
-    Area("rapidd.device", NOUNS, ("pynvml", "amdsmi")),
+    Area("rapidd.device", NOUNS, ("pynvml", "amdsmi", "psutil")),
     Area("rapidd.device.sim", (*NOUNS, "rapid.simgpu", "rapidd.device")),
     Area("rapidctl", (ERRORS, "rapidctl.commands", "rapidctl.output"), ("click",)),
     Area("rapidctl.output", SHAPES, ("click", "msgspec", "rich")),

@@ -1,10 +1,10 @@
-"""The fake NVML library for tests of the node: compiled once, and a scripted driver per test."""
+"""The fake GPU libraries for tests of the node: compiled once, and a scripted driver per test."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.fake_nvml import FakeNvml, NoCompiler, build, preload
+from tools.fake_gpu import FakeGpus, NoCompiler, build, preload
 
 
 @pytest.fixture(scope="session")
@@ -19,9 +19,9 @@ def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def fake_nvml(nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
+def fake_nvml(nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGpus:
     """A driver with two GPUs (100..700 W, at 700 W) that the binding in this process finds."""
-    fake = FakeNvml(tmp_path, gpus=2)
+    fake = FakeGpus(tmp_path, gpus=2)
     for name, value in fake.env().items():
         monkeypatch.setenv(name, value)
     return fake

@@ -1,5 +1,6 @@
 """What every backend promises, run on each: NVML through its binding on a fake driver, and the simulated GPUs."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,8 @@ from rapid.simgpu import Faults, SimGpu, SimGpuSpec
 from rapidd.device.base import Backend, Device, LimitReading
 from rapidd.device.nvml import NvmlBackend
 from rapidd.device.sim import SimBackend
-from tests.fake_nvml import GPU_IS_LOST, NO_PERMISSION, FakeNvml
 from tests.node.at_work import AtWork
+from tools.fake_gpu import NO_PERMISSION, FakeGpus
 
 GPU = "GPU-00000000-0000-4000-8000-000000000000"
 FLOOR_MW, CEILING_MW = 100_000, 700_000
@@ -37,7 +38,7 @@ class Host(Protocol):
 
 
 class NvmlHost:
-    def __init__(self, fake: FakeNvml) -> None:
+    def __init__(self, fake: FakeGpus) -> None:
         self._fake, self._gpu = fake, fake.gpus[0]
         for gpu in fake.gpus:
             gpu.demand_mw = 300_000
@@ -46,13 +47,13 @@ class NvmlHost:
         return NvmlBackend()
 
     def deny(self) -> None:
-        self._gpu.set_fault = NO_PERMISSION
+        self._gpu.answer("nvmlDeviceSetPowerManagementLimit", NO_PERMISSION)
 
     def lose(self) -> None:
-        self._gpu.fault = GPU_IS_LOST
+        self._gpu.lost = True
 
     def stick(self) -> None:
-        self._gpu.sticks = 1
+        self._gpu.sticks = True
 
     def round_to(self, step_mw: int) -> None:
         self._gpu.step_mw = step_mw
@@ -61,10 +62,10 @@ class NvmlHost:
         self._gpu.cap_mw = limit_mw
 
     def write_from_elsewhere(self, limit_mw: int) -> None:
-        self._gpu.requested_mw = limit_mw
+        self._gpu.write(limit_mw)
 
     def records(self) -> list[int]:
-        return [record.enforced_mw for record in self._fake.record() if record.gpu == GPU]
+        return [record.enforced_mw for record in self._fake.record() if record.gpu == GPU and record.pid == os.getpid()]
 
 
 class SimHost:

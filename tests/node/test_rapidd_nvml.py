@@ -1,16 +1,15 @@
 """rapidd on NVIDIA GPUs, from the configuration to the driver call: the unmodified binding on the fake library."""
 
-import ctypes
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from rapid.core.cluster import GpuHealth, GrantAnswer
-from tests.fake_nvml import GPU_IS_LOST, NO_PERMISSION, FakeNvml, NoCompiler, build
 from tests.node.caller import DEADLINE_S, end_of, grants, greet, next_report
 from tests.node.daemon import Host
 from tests.wait import wait_for, wait_until
+from tools.fake_gpu import NO_PERMISSION, FakeGpus, NoCompiler, build
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(90)]
 
@@ -21,9 +20,9 @@ class NvmlHost(Host):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, gpus=0)
         self.configure(backend='"nvml"')
-        self.nvml = FakeNvml(folder, gpus=2)
+        self.nvml = FakeGpus(folder, gpus=2)
         self.env = self.nvml.env(build(folder))
-        self.names = tuple(ctypes.string_at(gpu.uuid).decode() for gpu in self.nvml.gpus)
+        self.names = tuple(gpu.uuid for gpu in self.nvml.gpus)
 
     def limits_mw(self) -> tuple[int, ...]:
         return tuple(gpu.enforced_mw for gpu in self.nvml.gpus)
@@ -60,7 +59,7 @@ async def test_from_start_over_a_grant_to_the_way_out(host: NvmlHost) -> None:
 
 async def test_a_grant_without_the_right_to_set_it_fails_and_says_what_is_missing(host: NvmlHost) -> None:
     daemon = host.start(env=host.env)
-    host.nvml.gpus[0].set_fault = NO_PERMISSION
+    host.nvml.gpus[0].answer("nvmlDeviceSetPowerManagementLimit", NO_PERMISSION)
     async with daemon.open_channel() as channel:
         call = await greet(channel, interval_s=0.1)
         await call.write(grants(1, 650_000, lease_s=60.0, incarnation=daemon.incarnation, gpus=host.names))
@@ -74,7 +73,7 @@ async def test_a_grant_without_the_right_to_set_it_fails_and_says_what_is_missin
 
 async def test_a_gpu_that_falls_off_the_bus_takes_no_other_with_it(host: NvmlHost) -> None:
     daemon = host.start(env=host.env)
-    host.nvml.gpus[0].fault = GPU_IS_LOST
+    host.nvml.gpus[0].lost = True
     async with daemon.open_channel() as channel:
         call = await greet(channel, interval_s=0.1)
         report = await next_report(call)
@@ -106,7 +105,7 @@ async def test_a_driver_call_that_hangs_is_told_while_the_other_gpu_obeys(host: 
 
 
 def test_a_driver_that_does_not_start_ends_with_3(host: NvmlHost) -> None:
-    host.nvml.fail_init(9)  # NVML_ERROR_DRIVER_NOT_LOADED
+    host.nvml.unload()
     process = host.launch(env=host.env)
     assert process.wait(DEADLINE_S) == 3
     assert "driver is not loaded" in host.log.read_text()

@@ -1,0 +1,106 @@
+"""GPUs that are lost come back by themselves: who looks for them, how often, and what is told of it."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from threading import Lock
+from typing import Protocol
+
+from rapid.core.cluster import EventKind
+from rapid.core.errors import DeviceError
+from rapidd.device.base import DeviceEvent
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 1.0  # between two tries; a fresh driver holds no limit, so it must not wait long
+_LOCK_WAIT_S = 0.1  # for a call that is under way
+_EVENTS_MAX = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Why a device is lost. `whole_driver`: and all others too, so that only starting the library anew can help."""
+
+    problem: str
+    whole_driver: bool
+
+
+class Losable(Protocol):
+    """A device that makes its driver calls under `lock`, and none while it has a `loss`."""
+
+    gpu: str
+    loss: Loss | None
+    lock: Lock
+
+    def open_again(self) -> None:
+        """Find the device and probe it anew; the caller holds `lock`. Raises DeviceError: then it is lost as before."""
+
+
+class Recovery:
+    """Looks for lost devices, in turns that one thread takes, and tells what became of them.
+
+    `restart` ends the driver's library and starts it again; it raises DeviceError. It is never called for the sake of
+    one device while another is in use: with persistence mode off, letting go of a GPU takes its limit away.
+    """
+
+    def __init__(self, devices: Sequence[Losable], restart: Callable[[], None], clock: Callable[[], float]) -> None:
+        self._devices, self._restart, self._clock = devices, restart, clock
+        self._told: set[str] = set()  # GPUs of which LOST was told and BACK was not
+        self._events: deque[DeviceEvent] = deque(maxlen=_EVENTS_MAX)
+        self._pause_s, self._next_s = FIRST_PAUSE_S, 0.0
+
+    def turn(self) -> None:
+        """Tell of new losses, and try to undo them if it is time to."""
+        lost = [device for device in self._devices if device.loss is not None]
+        for device in lost:
+            if device.loss is not None and device.gpu not in self._told:
+                self._told.add(device.gpu)
+                self._events.append(DeviceEvent(device.gpu, EventKind.LOST, detail=device.loss.problem))
+        if not lost:
+            self._pause_s, self._next_s = FIRST_PAUSE_S, 0.0
+        elif self._clock() >= self._next_s:
+            self._try(lost)
+            self._next_s = self._clock() + self._pause_s
+            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+
+    def next_event(self) -> DeviceEvent | None:
+        return self._events.popleft() if self._events else None
+
+    def _try(self, lost: Sequence[Losable]) -> None:
+        whole_driver = any(device.loss is not None and device.loss.whole_driver for device in lost)
+        if not whole_driver:
+            found = [self._reopened(device) for device in lost]
+            if any(found) or len(lost) < len(self._devices):
+                return
+        with ExitStack() as locks:
+            if not all(_locked(device, locks) for device in self._devices):
+                return  # a call hangs in the driver; pulling the library from under it would crash the process
+            try:
+                self._restart()
+            except DeviceError:
+                return
+            for device in self._devices:
+                if self._open_again(device) and whole_driver:
+                    self._events.append(DeviceEvent(device.gpu, EventKind.RELOADED))
+
+    def _reopened(self, device: Losable) -> bool:
+        with ExitStack() as locks:
+            return _locked(device, locks) and self._open_again(device)
+
+    def _open_again(self, device: Losable) -> bool:
+        try:
+            device.open_again()
+        except DeviceError as error:
+            device.loss = device.loss or Loss(str(error).removeprefix(f"gpu {device.gpu}: "), whole_driver=False)
+            return False
+        device.loss = None
+        if device.gpu in self._told:
+            self._told.remove(device.gpu)
+            self._events.append(DeviceEvent(device.gpu, EventKind.BACK))
+        return True
+
+
+def _locked(device: Losable, locks: ExitStack) -> bool:
+    if not device.lock.acquire(timeout=_LOCK_WAIT_S):
+        return False
+    locks.callback(device.lock.release)
+    return True

@@ -1,0 +1,142 @@
+"""Lost devices are looked for in turns: one by one while others work, with the whole library if the driver has gone."""
+
+from threading import Lock
+
+import pytest
+
+from rapid.core.cluster import EventKind
+from rapid.core.errors import DeviceLost
+from rapidd.device.base import DeviceEvent
+from rapidd.device.recovery import FIRST_PAUSE_S, LONGEST_PAUSE_S, Loss, Recovery
+
+OFF_THE_BUS = Loss("has fallen off the bus", whole_driver=False)
+NO_DRIVER = Loss("no driver", whole_driver=True)
+
+
+class Gpu:
+    """A device that can be found again when `present`."""
+
+    def __init__(self, gpu: str) -> None:
+        self.gpu = gpu
+        self.loss: Loss | None = None
+        self.lock = Lock()
+        self.present = True
+        self.tries = 0
+
+    def open_again(self) -> None:
+        assert self.lock.locked()
+        self.tries += 1
+        if not self.present:
+            raise DeviceLost(self.gpu, "not found")
+
+
+class Rig:
+    """Two devices, a library that counts its restarts, and a clock."""
+
+    def __init__(self) -> None:
+        self.a, self.b = self.gpus = (Gpu("a"), Gpu("b"))
+        self.now_s, self.restarts, self.driver = 100.0, 0, True
+        self.recovery = Recovery(self.gpus, self._restart, lambda: self.now_s)
+
+    def _restart(self) -> None:
+        assert all(gpu.lock.locked() for gpu in self.gpus)
+        self.restarts += 1
+        if not self.driver:
+            raise DeviceLost("(all)", "no driver")
+
+    def turn(self, after_s: float = 10.0) -> list[tuple[str, EventKind]]:
+        """What a turn tells, so much later."""
+        self.now_s += after_s
+        self.recovery.turn()
+        events: list[DeviceEvent] = []
+        while event := self.recovery.next_event():
+            events.append(event)
+        return [(event.gpu, event.kind) for event in events]
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+def test_while_nothing_is_lost_nothing_is_touched(rig: Rig) -> None:
+    assert rig.turn() == []
+    assert (rig.a.tries, rig.restarts) == (0, 0)
+
+
+def test_a_loss_is_told_once_and_so_is_the_return(rig: Rig) -> None:
+    rig.a.loss, rig.a.present = OFF_THE_BUS, False
+    assert rig.turn() == [("a", EventKind.LOST)]
+    assert rig.turn() == []
+    rig.a.present = True
+    assert rig.turn() == [("a", EventKind.BACK)]
+    assert rig.a.loss is None
+    assert rig.turn() == []
+
+
+def test_the_library_is_not_restarted_while_another_gpu_is_in_use(rig: Rig) -> None:
+    rig.a.loss, rig.a.present = OFF_THE_BUS, False
+    for _ in range(20):
+        rig.turn()
+    assert (rig.restarts, rig.b.tries) == (0, 0)
+
+
+def test_when_all_are_lost_a_restart_may_find_them(rig: Rig) -> None:
+    for gpu in rig.gpus:
+        gpu.loss, gpu.present = OFF_THE_BUS, False
+    rig.turn()
+    assert rig.restarts == 1
+
+
+def test_a_driver_that_has_gone_takes_all_and_brings_all_back(rig: Rig) -> None:
+    rig.a.loss, rig.driver = NO_DRIVER, False
+    assert rig.turn() == [("a", EventKind.LOST)]
+    assert (rig.restarts, rig.a.tries) == (1, 0)
+    rig.driver = True
+    # b was not seen lost, but its handle is as old as a's, and its limit as new.
+    assert rig.turn() == [("a", EventKind.BACK), ("a", EventKind.RELOADED), ("b", EventKind.RELOADED)]
+    assert rig.b.tries == 1
+
+
+def test_a_gpu_that_a_reloaded_driver_does_not_show_is_lost_from_then_on(rig: Rig) -> None:
+    rig.a.loss, rig.b.present = NO_DRIVER, False
+    assert rig.turn() == [("a", EventKind.LOST), ("a", EventKind.BACK), ("a", EventKind.RELOADED)]
+    assert rig.b.loss == Loss("not found", whole_driver=False)
+    assert rig.turn() == [("b", EventKind.LOST)]
+    assert rig.restarts == 1
+
+
+def test_nothing_is_pulled_from_under_a_call_that_hangs(rig: Rig) -> None:
+    rig.a.loss = NO_DRIVER
+    with rig.b.lock:
+        rig.turn()
+    assert rig.restarts == 0
+    assert not rig.a.lock.locked()
+    rig.turn()
+    assert (rig.restarts, rig.a.loss) == (1, None)
+
+
+def test_tries_come_at_once_then_ever_slower_but_never_rarer_than_the_bound(rig: Rig) -> None:
+    rig.a.loss, rig.a.present = OFF_THE_BUS, False
+    rig.turn(0.0)
+    assert rig.a.tries == 1
+    rig.turn(FIRST_PAUSE_S / 2)
+    assert rig.a.tries == 1
+    rig.turn(FIRST_PAUSE_S / 2)
+    assert rig.a.tries == 2
+    for tries in range(3, 10):
+        rig.turn(LONGEST_PAUSE_S)
+        assert rig.a.tries == tries
+    rig.turn(LONGEST_PAUSE_S / 2)
+    assert rig.a.tries == 9
+
+
+def test_what_nobody_asks_for_is_bounded(rig: Rig) -> None:
+    for _ in range(1000):
+        rig.a.loss = OFF_THE_BUS
+        rig.now_s += 10.0
+        rig.recovery.turn()
+    told = 0
+    while rig.recovery.next_event():
+        told += 1
+    assert told == 256
