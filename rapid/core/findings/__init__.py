@@ -1,0 +1,1 @@
+"""What `rapidd --check` and `rapidctl doctor` find: facts in, findings out. The shells gather and print, no more."""
