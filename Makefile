@@ -65,6 +65,10 @@ bench: setup ## run every benchmark
 evaluation: setup ## docs/evaluation.md: every policy on every trace, half an hour (ARGS=--quick)
 	@$(BIN)/python -m bench.evaluation $(ARGS)
 
+.PHONY: fake-nvml
+fake-nvml: setup ## the real rapidd on fake NVIDIA GPUs, whose driver a text file scripts (ARGS=--help)
+	@$(BIN)/python -m tools.fake_gpu $(ARGS)
+
 .PHONY: apt
 apt: ## the Debian packages that tests use, when root
 	@scripts/debian_packages.sh

@@ -158,7 +158,7 @@ class FakeGpus:
             )
             for index in range(gpus)
         ]
-        self._record = self.path.with_name("gpus.script.record")
+        self.record_path = self.path.with_name("gpus.script.record")
         self._live_path = self.path.with_name("gpus.script.live")
         self._live_path.write_bytes(bytes(ctypes.sizeof(_Live)))
         with self._live_path.open("r+b") as file:
@@ -222,9 +222,9 @@ class FakeGpus:
 
     def record(self) -> list[Record]:
         """Every limit that took effect so far, oldest first."""
-        if not self._record.exists():
+        if not self.record_path.exists():
             return []
-        rows = [line.split() for line in self._record.read_text().splitlines()]
+        rows = [line.split() for line in self.record_path.read_text().splitlines()]
         return [Record(int(at), gpu, int(asked), int(enforced), int(pid)) for at, gpu, asked, enforced, pid in rows]
 
     def requested_mw(self, gpu: Gpu) -> int:
@@ -233,7 +233,7 @@ class FakeGpus:
     def write(self, gpu: Gpu, limit_mw: int) -> None:
         with self._locked():
             enforced_mw, at_ns = min(limit_mw, gpu.cap_mw or limit_mw), time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-            with self._record.open("a") as file:
+            with self.record_path.open("a") as file:
                 file.write(f"{at_ns} {gpu.uuid} {limit_mw} {enforced_mw} 0\n")
             self._slot(gpu).requested_mw = limit_mw
 
