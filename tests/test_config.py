@@ -196,7 +196,7 @@ NODE_ERRORS = [
     ('[node]\nname = "h1"\n[power]', "power.fallback: is missing"),
     ('[node]\nname = "h1"\n[power]\nfalback = "1W"', "power.falback: is unknown; did you mean 'fallback'?"),
     ('[nodes]\nname = "h1"', "nodes: is unknown; did you mean 'node'?"),
-    (NODE + "[qq]\nx = 1", "qq: is unknown; known are node, power, device, report, listen, tls, load, log"),
+    (NODE + "[qq]\nx = 1", "qq: is unknown; known are node, power, device, report, listen, tls, load, engine, log"),
     (NODE.replace("400W", "600V"), "power.fallback: '600V' is not a power; write it as '600W' or '0.6kW'"),
     (NODE.replace('"400W"', "600"), "power.fallback: 600 is not a power; write it as '600W' or '0.6kW'"),
     (NODE.replace('"400W"', "true"), "power.fallback: True is not a power; write it as '600W' or '0.6kW'"),

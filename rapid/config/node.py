@@ -1,18 +1,23 @@
 """The configuration of rapidd; packaging/etc/rapidd.toml shows every key."""
 
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from msgspec import Struct, field
 
 from rapid.config import parse
 from rapid.config.shared import LogTable, check_shared
 from rapid.config.units import Milliwatts, Seconds, parse_power
+from rapid.core.cluster import Role
 from rapid.core.errors import ConfigInvalid, watts
 from rapid.tls import UNIX, TlsConfig, check_address
 
 BACKENDS = ("nvml", "sim")
+ENGINES = ("vllm", "sglang", "dynamo")
+INTERVAL_S = (0.2, 5.0)  # between two looks at an engine: a load that is 10 s old is no longer reported
 INSTANCES_MAX = 1024  # what one report may carry
 DEFAULT = "default"  # in [power.fallback]: what holds for every GPU that is not named there
 
@@ -68,6 +73,22 @@ class LoadTable(Struct, frozen=True):
     max_instances: int = 64
 
 
+class EngineTable(Struct, frozen=True):
+    """An engine of this host whose metrics are read. No gpus, no role: rapidd finds out."""
+
+    instance: str
+    kind: str
+    url: str
+    gpus: tuple[str, ...] = ()
+    role: str = ""
+    interval_s: Seconds = field(name="interval", default=Seconds(1))
+
+    @property
+    def served_role(self) -> Role | None:
+        """None: it may change, and what the engine says or does tells."""
+        return Role(self.role) if self.role else None
+
+
 class NodeConfig(Struct, frozen=True):
     """The whole configuration of rapidd."""
 
@@ -78,6 +99,7 @@ class NodeConfig(Struct, frozen=True):
     listen: ListenTable = ListenTable()
     tls: TlsConfig | None = None
     load: LoadTable = LoadTable()
+    engine: tuple[EngineTable, ...] = ()
     log: LogTable = LogTable()
 
     def fallbacks_mw(self, gpus: Sequence[str]) -> dict[str, int]:
@@ -113,6 +135,7 @@ def parse_node_config(text: str, *, path: Path) -> NodeConfig:
     _check_power(config)
     parse.check_within(config.report.sample_interval_s, 0.01, 10, "report.sample_interval", "s")
     parse.check_within(config.load.max_instances, 1, INSTANCES_MAX, "load.max_instances")
+    _check_engines(config)
     check_shared(config.log, config.tls, address=config.listen.address, metrics=config.listen.metrics)
     if config.listen.load_socket:
         check_address(UNIX + config.listen.load_socket, "listen.load_socket")
@@ -148,6 +171,39 @@ def _check_device(device: DeviceTable) -> None:
         raise ConfigInvalid("device.gpus", "is empty; name the UUIDs, or write 'all'")
     elif len(set(device.gpus)) < len(device.gpus):
         raise ConfigInvalid("device.gpus", "names a GPU twice")
+
+
+def _check_engines(config: NodeConfig) -> None:
+    for at, engine in enumerate(config.engine):
+        parse.check_name(engine.instance, f"engine.{at + 1}.instance")
+        key = f"engine.{engine.instance}"
+        if any(engine.instance == other.instance for other in config.engine[:at]):
+            raise ConfigInvalid(f"{key}.instance", "is there twice; an instance has one [[engine]]")
+        parse.check_one_of(engine.kind, ENGINES, f"{key}.kind")
+        if engine.role:
+            parse.check_one_of(engine.role, tuple(role.value for role in Role), f"{key}.role")
+        parse.check_within(engine.interval_s, *INTERVAL_S, f"{key}.interval", "s")
+        _check_url(engine.url, f"{key}.url")
+        if len(set(engine.gpus)) < len(engine.gpus):
+            raise ConfigInvalid(f"{key}.gpus", "names a GPU twice")
+    if len(config.engine) > config.load.max_instances:
+        problem = f"{len(config.engine)} engines, above load.max_instances, {config.load.max_instances}; raise it"
+        raise ConfigInvalid("engine", problem)
+
+
+def _check_url(url: str, key: str) -> None:
+    """An address, not a name that a name server would have to know: the engine is on this host."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+        known = parts.hostname == "localhost" or bool(ip_address(parts.hostname or ""))
+    except ValueError:
+        known, port = False, None
+    if not known or not port or parts.scheme != "http" or parts.username is not None or parts.fragment:
+        shown = f"{url[:80]!r} is no address of metrics on this host"
+        raise ConfigInvalid(key, f"{shown}; write it as 'http://127.0.0.1:8000/metrics'")
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise ConfigInvalid(key, f"{url[:80]!r} holds a character that no URL has")
 
 
 def _check_power(config: NodeConfig) -> None:

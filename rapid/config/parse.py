@@ -164,7 +164,7 @@ def _key(steps: tuple[str | int, ...], raw: Any) -> str:
             inner = raw.get(step) if isinstance(raw, dict) else None
         elif isinstance(raw, list) and 0 <= step < len(raw):
             inner = raw[step]
-            name = inner.get("name") if isinstance(inner, dict) else None
+            name = (inner.get("name") or inner.get("instance")) if isinstance(inner, dict) else None
             words.append(name if isinstance(name, str) and name else str(step + 1))
         raw = inner
     return ".".join(words)

@@ -51,6 +51,8 @@ class LoadServiceServicer:
         | INVALID_ARGUMENT   | no instance id, no role, or a histogram of        | fix the caller; nothing was taken    |
         |                    | unequal lengths                                   |                                      |
         | RESOURCE_EXHAUSTED | more instances than rapidd is configured to carry | raise load.max_instances             |
+        | FAILED_PRECONDITION| rapidd is configured to read the metrics of this  | push or be read, not both            |
+        |                    | instance                                          |                                      |
         | UNAVAILABLE        | the daemon starts or stops                        | reconnect with backoff               |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -38,6 +38,8 @@ class LoadServiceStub:
     | INVALID_ARGUMENT   | no instance id, no role, or a histogram of        | fix the caller; nothing was taken    |
     |                    | unequal lengths                                   |                                      |
     | RESOURCE_EXHAUSTED | more instances than rapidd is configured to carry | raise load.max_instances             |
+    | FAILED_PRECONDITION| rapidd is configured to read the metrics of this  | push or be read, not both            |
+    |                    | instance                                          |                                      |
     | UNAVAILABLE        | the daemon starts or stops                        | reconnect with backoff               |
     """
 
@@ -51,6 +53,8 @@ class LoadServiceAsyncStub(LoadServiceStub):
     | INVALID_ARGUMENT   | no instance id, no role, or a histogram of        | fix the caller; nothing was taken    |
     |                    | unequal lengths                                   |                                      |
     | RESOURCE_EXHAUSTED | more instances than rapidd is configured to carry | raise load.max_instances             |
+    | FAILED_PRECONDITION| rapidd is configured to read the metrics of this  | push or be read, not both            |
+    |                    | instance                                          |                                      |
     | UNAVAILABLE        | the daemon starts or stops                        | reconnect with backoff               |
     """
 
@@ -67,6 +71,8 @@ class LoadServiceServicer(metaclass=_abc_1.ABCMeta):
         | INVALID_ARGUMENT   | no instance id, no role, or a histogram of        | fix the caller; nothing was taken    |
         |                    | unequal lengths                                   |                                      |
         | RESOURCE_EXHAUSTED | more instances than rapidd is configured to carry | raise load.max_instances             |
+        | FAILED_PRECONDITION| rapidd is configured to read the metrics of this  | push or be read, not both            |
+        |                    | instance                                          |                                      |
         | UNAVAILABLE        | the daemon starts or stops                        | reconnect with backoff               |
         """
 

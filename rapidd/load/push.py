@@ -1,8 +1,8 @@
-"""Phase load that engines push: the newest of each instance, for as long as it is fresh."""
+"""The newest load of each instance, for as long as it is fresh; and the service that takes what engines push."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -26,11 +26,15 @@ Context = grpc.aio.ServicerContext[load_pb2.PushRequest, load_pb2.PushResponse]
 
 
 class LoadTable:
-    """The newest load of at most `max_instances` instances. Times are the host's monotonic clock."""
+    """The newest load of at most `max_instances` instances, and what is wrong with loads.
+
+    Times are of the host's monotonic clock.
+    """
 
     def __init__(self, max_instances: int) -> None:
         self._max_instances = max_instances
         self._newest: dict[str, PhaseLoad] = {}
+        self._problems: dict[str, str] = {}
 
     def take(self, load: PhaseLoad, at_s: float) -> None:
         """Keep the load if it is news. Raises WireInvalid for one from the future, Refused when the table is full."""
@@ -52,6 +56,17 @@ class LoadTable:
         self._forget_stale(at_s)
         return tuple(self._newest.values())
 
+    def note(self, instance: str, problem: str) -> None:
+        """What is wrong with the load of a scraped instance, in one line; empty: nothing."""
+        if problem:
+            self._problems[instance] = problem
+        else:
+            self._problems.pop(instance, None)
+
+    def problems(self) -> tuple[tuple[str, str], ...]:
+        """(instance, problem), as long as it lasts."""
+        return tuple(self._problems.items())
+
     def _forget_stale(self, at_s: float) -> bool:
         """Whether there was one to forget."""
         stale = [name for name, load in self._newest.items() if load.at_s <= at_s - FRESH_S]
@@ -61,10 +76,13 @@ class LoadTable:
 
 
 class LoadService(load_pb2_grpc.LoadServiceServicer):
-    """Takes what the engines of this host push. A stream that ends takes nothing away: its load ages out."""
+    """Takes what the engines of this host push. A stream that ends takes nothing away: its load ages out.
 
-    def __init__(self, loads: LoadTable, clock: Callable[[], float]) -> None:
-        self._loads, self._clock = loads, clock
+    What is scraped may not be pushed too: the counters of the two would not fit together.
+    """
+
+    def __init__(self, loads: LoadTable, clock: Callable[[], float], scraped: Collection[str] = ()) -> None:
+        self._loads, self._clock, self._scraped = loads, clock, frozenset(scraped)
         self._stopping = asyncio.Event()
 
     async def Push(self, requests: AsyncIterable[load_pb2.PushRequest], context: Context) -> load_pb2.PushResponse:
@@ -84,6 +102,9 @@ class LoadService(load_pb2_grpc.LoadServiceServicer):
     async def _take_all(self, context: Context, taken: load_pb2.PushResponse) -> None:
         while (request := await _next(context)) is not None:
             load = decode_push(request)
+            if load.instance in self._scraped:
+                problem = f"instance {load.instance}: its metrics are read here ([[engine]]); push or be read, not both"
+                raise Ended(problem, grpc.StatusCode.FAILED_PRECONDITION)
             try:
                 self._loads.take(load, self._clock())
             except Refused as full:

@@ -51,6 +51,7 @@ AREAS = (
     Area("rapidd.device", NOUNS, ("pynvml", "amdsmi", "psutil")),
     Area("rapidd.device.sim", (*NOUNS, "rapid.simgpu", "rapidd.device")),
     Area("rapidd.load", (*NOUNS, *DAEMON, "rapid.core.scraped", "rapidd.talk"), (*SERVER, "h11", "psutil")),
+    Area("rapidd.load", (*NOUNS, *DAEMON, "rapid.core.scraped", "rapidd.talk"), (*SERVER, "h11", "psutil")),
     Area("rapidctl", (ERRORS, "rapidctl.commands", "rapidctl.output"), ("click",)),
     Area("rapidctl.output", SHAPES, ("click", "msgspec", "rich")),
     Area(
