@@ -7,7 +7,6 @@ its Python wrapper drops the status, so a refused limit looks like a set one.
 import time
 from contextlib import suppress
 from pathlib import Path
-from threading import Event, Lock
 from typing import Any
 
 from rapid.core.cluster import EventKind
@@ -15,10 +14,7 @@ from rapid.core.errors import ConfigInvalid, DeviceError
 from rapidd.device.base import Device, DeviceEvent
 from rapidd.device.nvml_device import NvmlDevice
 from rapidd.device.nvml_status import Status, failure
-from rapidd.device.recovery import Recovery
-
-# NVML cannot be woken from its wait for an event: this is how long a loss, or the end, may have to wait for it.
-_SLICE_S = 0.25
+from rapidd.device.recovery import Recovery, Watch
 
 # NVIDIA, "Xid Errors" (docs.nvidia.com/deploy/xid-errors), those that say something about the GPU itself.
 _XIDS = {
@@ -49,7 +45,6 @@ class NvmlBackend:
 
     def __init__(self, *, dev: Path = Path("/dev")) -> None:
         self._session = NvmlSession()
-        self._closed, self._turn = Event(), Lock()
         devices: list[NvmlDevice] = []
         faults: list[DeviceError] = []
         nvml = self._session.nvml
@@ -60,44 +55,29 @@ class NvmlBackend:
                 except DeviceError as error:
                     faults.append(error)
         except nvml.NVMLError as error:
-            self.close()
+            self._session.stop()
             raise failure("(all)", "list the GPUs", error) from error
         self._nvml_devices = tuple(devices)
         self.devices: tuple[Device, ...] = self._nvml_devices
         self.faults = tuple(faults)
-        self._recovery = Recovery(devices, self._session.restart, time.monotonic)
+        self._watch = Watch(Recovery(devices, self._session.restart, time.monotonic), self._listen)
 
     def wait_event(self, timeout_s: float) -> DeviceEvent | None:
-        end_s = time.monotonic() + timeout_s
-        while True:
-            with self._turn:
-                if self._closed.is_set():
-                    return None
-                self._recovery.turn()
-                left_s = end_s - time.monotonic()
-                if (event := self._recovery.next_event()) or left_s <= 0:
-                    return event
-                if event := self._listen(min(left_s, _SLICE_S)):
-                    return event
+        return self._watch.wait_event(timeout_s)
 
     def close(self) -> None:
-        self._closed.set()
-        # NVML must not be shut down under a wait for events. If that hangs the process ends without it.
-        if self._turn.acquire(timeout=4 * _SLICE_S):
-            with suppress(self._session.nvml.NVMLError):
-                self._session.nvml.nvmlShutdown()
-            self._turn.release()
+        self._watch.close(self._session.stop)
 
     def _listen(self, timeout_s: float) -> DeviceEvent | None:
         nvml = self._session.nvml
         if self._session.events is None:
-            self._closed.wait(timeout_s)
+            self._watch.rest(timeout_s)
             return None
         try:
             data = nvml.nvmlEventSetWait_v2(self._session.events, int(1000 * timeout_s))
         except nvml.NVMLError as error:
             if error.value != Status.TIMEOUT:
-                self._closed.wait(timeout_s)  # it did not wait, so we do
+                self._watch.rest(timeout_s)  # it did not wait, so we do
             return None
         return DeviceEvent(self._uuid(data.device), EventKind.XID, data.eventData, _XIDS.get(data.eventData, ""))
 
@@ -118,16 +98,24 @@ class NvmlSession:
             missing = "nvml needs the Python package nvidia-ml-py, which is missing"
             raise ConfigInvalid("device.backend", missing) from error
         self.nvml: Any = pynvml
+        self.events: Any | None = None
         self._start()
 
     def restart(self) -> None:
         """End and start anew, for a driver that was loaded anew: every handle is void. Raises DeviceError."""
-        with suppress(self.nvml.NVMLError):
-            self.nvml.nvmlShutdown()
+        self.stop()
         self._start()
 
+    def stop(self) -> None:
+        # If the driver has gone before us, there is nothing left to release.
+        with suppress(self.nvml.NVMLError):
+            if self.events is not None:
+                self.nvml.nvmlEventSetFree(self.events)
+        self.events = None
+        with suppress(self.nvml.NVMLError):
+            self.nvml.nvmlShutdown()
+
     def _start(self) -> None:
-        self.events: Any | None = None
         try:
             self.nvml.nvmlInit()
         except self.nvml.NVMLError as error:

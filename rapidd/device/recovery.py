@@ -1,10 +1,11 @@
-"""GPUs that are lost come back by themselves: who looks for them, how often, and what is told of it."""
+"""GPUs that are lost come back by themselves: who looks for them, how often, what is told of it, and to whom."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from threading import Lock
+from threading import Event, Lock
 from typing import Protocol
 
 from rapid.core.cluster import EventKind
@@ -14,6 +15,8 @@ from rapidd.device.base import DeviceEvent
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 1.0  # between two tries; a fresh driver holds no limit, so it must not wait long
 _LOCK_WAIT_S = 0.1  # for a call that is under way
 _EVENTS_MAX = 256
+# A driver cannot be woken from its wait for an event: this is how long a loss, or the end, may have to wait for it.
+SLICE_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,41 @@ class Recovery:
             self._told.remove(device.gpu)
             self._events.append(DeviceEvent(device.gpu, EventKind.BACK))
         return True
+
+
+class Watch:
+    """The one wait for events: those that the driver tells, through `listen`, and those of the recovery.
+
+    `listen` waits for at most the seconds given; without it nobody but the recovery has something to tell.
+    """
+
+    def __init__(self, recovery: Recovery, listen: Callable[[float], DeviceEvent | None] | None = None) -> None:
+        self._recovery, self._listen = recovery, listen or self.rest
+        self._closed, self._turn = Event(), Lock()
+
+    def wait_event(self, timeout_s: float) -> DeviceEvent | None:
+        end_s = time.monotonic() + timeout_s
+        while True:
+            with self._turn:
+                if self._closed.is_set():
+                    return None
+                self._recovery.turn()
+                left_s = end_s - time.monotonic()
+                if (event := self._recovery.next_event()) or left_s <= 0:
+                    return event
+                if event := self._listen(min(left_s, SLICE_S)):
+                    return event
+
+    def rest(self, timeout_s: float) -> None:
+        """Wait for nothing but the end."""
+        self._closed.wait(timeout_s)
+
+    def close(self, end: Callable[[], None]) -> None:
+        """End the wait and then the library, which must not go under it. If a call hangs the process ends without."""
+        self._closed.set()
+        if self._turn.acquire(timeout=4 * SLICE_S):
+            end()
+            self._turn.release()
 
 
 def _locked(device: Losable, locks: ExitStack) -> bool:

@@ -14,6 +14,7 @@ enum { /* nvmlReturn_t, the ones used here */
     SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7,
     DRIVER_NOT_LOADED = 9, TIMEOUT = 10, GPU_IS_LOST = 15
 };
+enum { LOOK_MS = 20 }; /* without a watch the script is looked at so often */
 enum { XID = 8 };                                     /* nvmlEventTypeXidCriticalError */
 enum { SW_POWER_CAP = 4, ALL_REASONS = 0x1ff };       /* nvmlClocksEventReasons */
 enum { UNSIGNED_INT = 1, UNSIGNED_LONG_LONG = 3 };    /* nvmlValueType_t */
@@ -49,7 +50,7 @@ typedef struct { /* nvmlEventData_t */
     uint32_t instance, compute;
 } event_data;
 struct event_set {
-    int watch; /* says when a file beside the script was written or renamed */
+    int watch; /* says when a file beside the script was written or renamed; -1: there are too many such watches */
     struct { struct handle *handle; char uuid[80]; uint32_t xids; } gpus[MAX_GPUS];
 };
 
@@ -205,12 +206,12 @@ int nvmlEventSetCreate(struct event_set **set) {
     struct event_set *made = *set = calloc(1, sizeof *made);
     made->watch = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
     if (slash) *slash = 0;
-    if (inotify_add_watch(made->watch, slash ? folder : ".", IN_CLOSE_WRITE | IN_MOVED_TO) < 0) abort();
+    inotify_add_watch(made->watch, slash ? folder : ".", IN_CLOSE_WRITE | IN_MOVED_TO);
     return SUCCESS;
 }
 
 int nvmlEventSetFree(struct event_set *set) {
-    close(set->watch);
+    if (set->watch >= 0) close(set->watch);
     free(set);
     return SUCCESS;
 }
@@ -254,7 +255,8 @@ int nvmlEventSetWait_v2(struct event_set *set, event_data *out, unsigned timeout
         clock_gettime(CLOCK_MONOTONIC, &now);
         int64_t left_ms = end_ms - now.tv_sec * 1000LL - now.tv_nsec / 1000000;
         struct pollfd until = {set->watch, POLLIN, 0};
-        if (left_ms <= 0 || poll(&until, 1, left_ms) <= 0) return TIMEOUT;
+        if (left_ms <= 0) return TIMEOUT;
+        poll(&until, 1, set->watch < 0 && left_ms > LOOK_MS ? LOOK_MS : left_ms);
         while (read(set->watch, said, sizeof said) > 0) {} /* what it says does not matter, the script is read anyway */
     }
 }
