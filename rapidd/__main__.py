@@ -24,13 +24,23 @@ from rapid.streams import first_of
 from rapidd.agent import Agent
 from rapidd.device.open import open_backend
 from rapidd.load.push import LoadService, serving_load
+from rapidd.load.scrape import scrape_all
 from rapidd.metrics import serving_metrics
 from rapidd.reload import reload
 from rapidd.server import NodeService, serving_node
 from rapidd.start import Node, begin, choose_devices
 from rapidd.state import State
+from rapidd.talk import Talk
 
 CONFIG = Path("/etc/rapid/rapidd.toml")
+EXAMPLES = """\
+examples:
+  rapidd --check                    # before the first start, and when in doubt
+  rapidd --check --json | jq '.findings[] | select(.grade != "green")'
+  rapidd --check --json | jq .on_loss   # what it may draw without a controller
+
+exit codes: 0 done; 1 refused or failed, or --check found something red;
+2 usage or configuration; 3 no driver or no GPU"""
 READY_WAIT_S = 10.0  # then the controller is served all the same, and hears which GPU is in the way
 
 
@@ -40,6 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not __debug__:
             raise UsageError("rapidd relies on its assertions: do not run it under python -O or PYTHONOPTIMIZE")
+        if options.check:
+            # Here and not above: the daemon never needs them, and they take memory.
+            from rapidd.check import check
+            from rapidd.check_page import show
+
+            return show(check(options.config, SystemClock()), as_json=options.json)
         config = load_node_config(options.config)
         if options.check_config:
             sys.stdout.write(f"{options.config} is valid\n")
@@ -59,7 +75,7 @@ async def run(config: NodeConfig, path: Path) -> int:
         held.enter_context(state.locked())
         backend = open_backend(config.device.backend, sim_dir=config.device.path, clock=clock)
         held.callback(backend.close)
-        node = await begin(choose_devices(backend, config, logger), config, state, clock, logger)
+        node = await begin(choose_devices(backend, config, logger), backend, config, state, clock, logger)
         try:
             async with asyncio.TaskGroup() as tasks:
                 enforcing = tasks.create_task(node.agent.run(Watchdog(notifier, clock).pet))
@@ -67,9 +83,13 @@ async def run(config: NodeConfig, path: Path) -> int:
                     stack.callback(node.agent.stop)
                     await _until_landed(node.agent, asked, notifier, logger)
                     server = await serve(stack, node, config, state, logger)
+                    scraping = tasks.create_task(
+                        scrape_all(config.engine, node.workers, node.loads, Talk(logger, clock), clock)
+                    )
+                    stack.callback(scraping.cancel)
                     announcing = tasks.create_task(_announce(node.agent, server, notifier, logger))
                     stack.callback(announcing.cancel)
-                    await _until_stop(asked, config, path, logger)
+                    await _until_stop(asked, node.agent, config, path, logger)
                     notifier.stopping()
         finally:
             if not node.stop_workers():
@@ -91,7 +111,8 @@ async def serve(
             serving_metrics(listen.metrics, lambda: node.agent.snapshot, "listen.metrics")
         )
     if listen.load_socket:
-        load = LoadService(node.loads, SystemClock().monotonic_s)
+        scraped = [engine.instance for engine in config.engine]
+        load = LoadService(node.loads, SystemClock().monotonic_s, scraped)
         await stack.enter_async_context(serving_load(load, Path(listen.load_socket), "listen.load_socket"))
     service = NodeService(node.agent, node.description, logger)
     server = await stack.enter_async_context(serving_node(service, listen.address, config.tls, "listen.address"))
@@ -122,13 +143,14 @@ class Asked:
         self.something.set()
 
 
-async def _until_stop(asked: Asked, config: NodeConfig, path: Path, logger: FilteringBoundLogger) -> None:
+async def _until_stop(asked: Asked, agent: Agent, config: NodeConfig, path: Path, logger: FilteringBoundLogger) -> None:
     while asked.stop is None:
         await asked.something.wait()
         asked.something.clear()
         if asked.reload:
             asked.reload = False
             config = await reload(config, path, logger)
+            agent.unfence()
     logger.info("stopping", signal=asked.stop.name)
 
 
@@ -138,9 +160,9 @@ async def _until_landed(agent: Agent, asked: Asked, notifier: Notifier, logger: 
         async with asyncio.timeout(READY_WAIT_S):
             await first_of(agent.ready.wait(), asked.something.wait())
     except TimeoutError:
-        waiting = [gpu.gpu for gpu in agent.snapshot.report.gpus if gpu.limit_mw > gpu.fallback_mw]
-        notifier.status(f"not ready, above the fallback: {', '.join(waiting)}")
-        logger.error("not ready", detail=f"above the fallback for {READY_WAIT_S:g} s: {', '.join(waiting)}")
+        waiting = ", ".join(agent.unlanded)
+        notifier.status(f"not ready, not at the fallback: {waiting}")
+        logger.error("not ready", detail=f"not read back at the fallback within {READY_WAIT_S:g} s: {waiting}")
 
 
 async def _announce(agent: Agent, server: RpcServer, notifier: Notifier, logger: FilteringBoundLogger) -> None:
@@ -153,11 +175,26 @@ async def _announce(agent: Agent, server: RpcServer, notifier: Notifier, logger:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="rapidd", description="Holds the GPUs of this host to their power limits.")
+    parser = argparse.ArgumentParser(
+        prog="rapidd",
+        description="Holds the GPUs of this host to their power limits.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--config", type=Path, default=CONFIG, metavar="FILE", help=f"default: {CONFIG}")
     parser.add_argument("--check-config", action="store_true", help="read the configuration, say what is wrong, exit")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="look at this host: rights, GPUs, who else could set limits, clock, TLS, and what happens when the "
+        "controller is lost; change nothing, and exit 1 if anything is red",
+    )
+    parser.add_argument("--json", action="store_true", help="with --check: print JSON for machines")
     parser.add_argument("--version", action="version", version=f"rapidd {__version__}")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.json and not options.check:
+        parser.error("--json goes with --check")
+    return options
 
 
 def _told(error: RapidError | ExceptionGroup) -> int:

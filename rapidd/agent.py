@@ -13,11 +13,12 @@ from typing import Protocol
 
 from rapid.core.cluster import GpuHealth, GrantAnswer, GrantBatch, Greeting, NodeReport, Renewal
 from rapid.core.errors import DeviceDenied, DeviceError, DeviceLost, DeviceMismatch, LimitRefused, RapidError
-from rapid.core.guard import Duty, Guard, GuardMemory, Persist, ReportSoon, Say, Write
+from rapid.core.guard import Duty, FindHolders, Guard, GuardMemory, Persist, ReportSoon, Say, Write
+from rapidd.device.base import DeviceEvent, Holder
 from rapidd.inbox import Inbox
 from rapidd.load.push import LoadTable
 from rapidd.talk import Talk
-from rapidd.worker import Sampled, WriteDone
+from rapidd.worker import Event, HeldBy, Sampled, WriteDone
 
 TURN_S = 0.1  # the longest pause between two looks at the lease
 STUCK_S = 2.0  # assumed: a driver call that takes longer hangs
@@ -40,6 +41,8 @@ class GpuWorker(Protocol):
     def submit_write(self, limit_mw: int) -> None: ...
 
     def submit_sample(self) -> None: ...
+
+    def find_holders(self) -> None: ...
 
 
 class Memory(Protocol):
@@ -120,7 +123,7 @@ class Agent:
     def turn(self) -> float:
         """Take what workers delivered, look at the clock, ask for samples; when to turn again at the latest."""
         for event in self._inbox.take():
-            self._perform(self._wrote(event) if isinstance(event, WriteDone) else self._sampled(event))
+            self._perform(self._heard(event))
         at_s = self._clock()
         self._perform(self._guard.tick(at_s))
         self._inbox.eager = at_s < self._calm_at_s
@@ -149,7 +152,7 @@ class Agent:
         self._inbox.wake()
 
     def _landed(self) -> bool:
-        return all(gpu.limit_mw <= gpu.fallback_mw for gpu in self._look(self._clock()).report.gpus)
+        return not self._guard.aloft
 
     # ---- what the controller says; called on the event loop ----
 
@@ -177,7 +180,7 @@ class Agent:
         """The node now, with every answer that no report has carried yet; the next report will not have them."""
         at_s = self._clock()
         with self._mistakes_end_the_daemon():
-            report = self._guard.report(at_s, self._loads.fresh(at_s))
+            report = self._loaded(self._guard.report(at_s, self._loads.fresh(at_s)))
         if self._unsaid:
             report = replace(report, answers=(*self._unsaid, *report.answers)[-_ANSWERS_MAX:])
             self._unsaid.clear()
@@ -195,7 +198,27 @@ class Agent:
         finally:
             self._listeners.discard(news)
 
+    @property
+    def unlanded(self) -> tuple[str, ...]:
+        """The GPUs that stand between this node and being ready."""
+        return self._guard.unlanded
+
+    def unfence(self) -> None:
+        """An operator says that whoever fought for a limit is gone."""
+        self._perform(self._guard.unfence(self._clock()))
+
     # ---- what devices say ----
+
+    def _heard(self, event: Event) -> list[Duty]:
+        match event:
+            case WriteDone():
+                return self._wrote(event)
+            case Sampled():
+                return self._sampled(event)
+            case HeldBy(gpu, holders):
+                return self._guard.suspects(gpu, [_who(holder) for holder in holders])
+            case DeviceEvent(gpu, kind, code, detail):
+                return self._guard.happened(gpu, kind, code, detail, self._clock())
 
     def _wrote(self, done: WriteDone) -> list[Duty]:
         self._calm_at_s = done.at_s + EAGER_S
@@ -205,9 +228,11 @@ class Agent:
             counts.failures + (error is not None),
             counts.mismatches + isinstance(error, DeviceMismatch),
         )
-        limit_mw = None if done.reading is None else done.reading.enforced_mw
+        limit_mw, requested_mw = (
+            (None, None) if done.reading is None else (done.reading.enforced_mw, done.reading.requested_mw)
+        )
         problem, health = ("", GpuHealth.OK) if error is None else (str(error), _health(error, lost=limit_mw is None))
-        return self._guard.wrote(done.gpu, done.asked_mw, limit_mw, problem, health, done.at_s)
+        return self._guard.wrote(done.gpu, done.asked_mw, limit_mw, problem, health, done.at_s, requested_mw)
 
     def _sampled(self, sample: Sampled) -> list[Duty]:
         limit, power, error = sample.limit, sample.power, sample.error
@@ -223,6 +248,8 @@ class Agent:
             energy_mj=None if power is None else power.energy_mj,
             problem=problem,
             health=health,
+            clock_mhz=None if power is None else power.clock_mhz,
+            slowdown=None if power is None else power.slowdown,
         )
 
     def _watch(self, at_s: float) -> None:
@@ -241,6 +268,8 @@ class Agent:
             match duty:
                 case Write(gpu, limit_mw):
                     self._workers[gpu].submit_write(limit_mw)
+                case FindHolders(gpu):
+                    self._workers[gpu].find_holders()
                 case Say(level, event, about, detail):
                     self._talk.say(level, event, about, detail)
                 case ReportSoon():
@@ -251,9 +280,14 @@ class Agent:
 
     def _look(self, at_s: float) -> Snapshot:
         """A snapshot outside of reporting; the answers wait for the next report."""
-        report = self._guard.report(at_s, self._loads.fresh(at_s))
+        report = self._loaded(self._guard.report(at_s, self._loads.fresh(at_s)))
         self._unsaid.extend(report.answers)
         return self._show(report)
+
+    def _loaded(self, report: NodeReport) -> NodeReport:
+        """The report, and what is wrong with loads."""
+        problems = self._loads.problems()
+        return replace(report, load_problems=problems) if problems else report
 
     def _show(self, report: NodeReport) -> Snapshot:
         return Snapshot(report, dict(self._counts), self._reports_sent, len(self._listeners), self._guard.ready)
@@ -291,7 +325,8 @@ async def first_limits(workers: Sequence[GpuWorker], inbox: Inbox) -> dict[str, 
             while unread:
                 await inbox.wait(TURN_S)
                 for event in inbox.take():
-                    assert isinstance(event, Sampled), f"nobody has asked for {event}"
+                    if not isinstance(event, Sampled):
+                        continue  # the driver told something; every GPU is written in any case
                     limits_mw[event.gpu] = None if event.limit is None else event.limit.enforced_mw
                     unread.discard(event.gpu)
     return limits_mw
@@ -304,3 +339,7 @@ def _health(error: DeviceError | LimitRefused, *, lost: bool) -> GpuHealth:
     if isinstance(error, DeviceMismatch):
         return GpuHealth.MISMATCH
     return GpuHealth.LOST if lost or isinstance(error, DeviceLost) else GpuHealth.OK
+
+
+def _who(holder: Holder) -> str:
+    return f"{holder.name} (pid {holder.pid}{f', {holder.user}' if holder.user else ''})"

@@ -1,14 +1,14 @@
 """Where worker threads leave their events for the event loop.
 
-Bounded by what workers may have outstanding: per GPU one write, and one sample for each time that one was asked for
-since the last `take`.
+Bounded by what workers may have outstanding: per GPU one write, one search for holders, and one sample for each time
+that one was asked for since the last `take`. What a driver tells by itself is bounded by its thread (events.py).
 """
 
 import asyncio
 import contextlib
 import threading
 
-from rapidd.worker import Event, Sampled, WriteDone
+from rapidd.worker import Event, Sampled
 
 
 class Inbox:
@@ -25,12 +25,13 @@ class Inbox:
         self._samples = 0
 
     def deliver(self, event: Event) -> None:
-        """Leave an event. A write wakes the loop at once; samples at most when every GPU has one, for a waking costs
-        more than handling them. What a slow GPU holds up waits for the next turn."""
+        """Leave an event. It wakes the loop at once; samples do at most when every GPU has one, for a waking costs more
+        than handling them. What a slow GPU holds up waits for the next turn."""
         with self._lock:
             self._events.append(event)
-            self._samples += isinstance(event, Sampled)
-            wake = isinstance(event, WriteDone) or (self.eager and self._samples >= self._gpus)
+            sample = isinstance(event, Sampled)
+            self._samples += sample
+            wake = not sample or (self.eager and self._samples >= self._gpus)
         if wake:
             # A call that hung until the loop was gone has nobody to wake.
             with contextlib.suppress(RuntimeError):

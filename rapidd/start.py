@@ -9,18 +9,23 @@ from structlog.typing import FilteringBoundLogger
 from rapid import __version__
 from rapid.config import NodeConfig
 from rapid.config.node import DEFAULT
+from rapid.core.drift import FenceSettings
 from rapid.core.errors import ConfigInvalid, Unreachable, watts
-from rapid.core.guard import Guard, GuardedGpu
+from rapid.core.excursion import ExcursionSettings
+from rapid.core.guard import Guard, GuardedGpu, GuardMemory
+from rapid.core.vigil import Vigil
 from rapid.wire.node import GpuDescription, NodeDescription
 from rapidd.agent import Agent, first_limits
-from rapidd.device.base import Backend, Device
+from rapidd.device.base import Backend, Device, DeviceInfo
+from rapidd.events import EventThread
 from rapidd.inbox import Inbox
+from rapidd.load.owners import check_gpus
 from rapidd.load.push import LoadTable
 from rapidd.state import State
 from rapidd.talk import Talk
 from rapidd.worker import Worker
 
-WORKER_STOP_S = 1.0  # for one that hangs in a driver call; the others stop at once
+WORKER_STOP_S = 1.0  # for one that hangs in a driver call; the others stop at once, or after one wait for events
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +34,14 @@ class Node:
 
     agent: Agent
     workers: tuple[Worker, ...]
+    events: EventThread
     loads: LoadTable
     description: NodeDescription
 
     def stop_workers(self) -> bool:
         """False if a driver call hangs; its device must not be closed then."""
         stopped = [worker.stop(WORKER_STOP_S) for worker in self.workers]
-        return all(stopped)
+        return self.events.stop(WORKER_STOP_S) and all(stopped)
 
 
 def choose_devices(backend: Backend, config: NodeConfig, log: FilteringBoundLogger) -> tuple[Device, ...]:
@@ -54,6 +60,7 @@ def choose_devices(backend: Backend, config: NodeConfig, log: FilteringBoundLogg
             key = "device.gpus" if gpu in wanted else f"power.fallback.{gpu}"
             known = ", ".join(devices) or "none"
             raise ConfigInvalid(key, f"this host has no gpu {gpu} (it has: {known})")
+    check_gpus(config.engine, (*devices, *dead))
     if not (found := tuple(devices[gpu] for gpu in wanted if gpu in devices)):
         raise Unreachable(f"no usable GPU found through {config.device.backend}; is the driver loaded?")
     return found
@@ -61,8 +68,9 @@ def choose_devices(backend: Backend, config: NodeConfig, log: FilteringBoundLogg
 
 def fallbacks_of(devices: Sequence[Device], config: NodeConfig) -> dict[str, int]:
     """The fallback of each device. Raises ConfigInvalid for one that the device would not take."""
-    fallbacks_mw = config.fallbacks_mw([device.info.gpu for device in devices])
-    for device in devices:
+    managed = [device for device in devices if not device.info.unmanageable]
+    fallbacks_mw = config.fallbacks_mw([device.info.gpu for device in managed])
+    for device in managed:
         info, fallback_mw = device.info, fallbacks_mw[device.info.gpu]
         if not info.floor_mw <= fallback_mw <= info.ceiling_mw:
             own = f".{info.gpu}" if info.gpu in config.power.fallback else ""
@@ -71,34 +79,34 @@ def fallbacks_of(devices: Sequence[Device], config: NodeConfig) -> dict[str, int
                 f"{watts(fallback_mw)} is outside what gpu {info.gpu} accepts, "
                 f"{watts(info.floor_mw)}..{watts(info.ceiling_mw)}",
             )
-    return fallbacks_mw
+    # One that rapidd must not set never goes down: it may draw all it can.
+    return fallbacks_mw | {one.info.gpu: one.info.ceiling_mw for one in devices if one.info.unmanageable}
 
 
 async def begin(
     devices: Sequence[Device],
+    backend: Backend,
     config: NodeConfig,
     state: State,
     clock: Callable[[], float],
     log: FilteringBoundLogger,
 ) -> Node:
-    """Start the workers and let every GPU go to its fallback. Raises ConfigInvalid or JournalCorrupt before that."""
+    """Start the threads and let every GPU go to its fallback. Raises ConfigInvalid or JournalCorrupt before that."""
     fallbacks_mw, memory = fallbacks_of(devices, config), state.load_memory()
     inbox, loads = Inbox(len(devices)), LoadTable(config.load.max_instances)
     workers = tuple(Worker(device, inbox.deliver, clock) for device in devices)
+    events = EventThread(backend, inbox.deliver)
+    events.start()
     for worker in workers:
         worker.start()
-    limits_mw = await first_limits(workers, inbox)
     infos = [device.info for device in devices]
-    guard = Guard(
-        node=config.node.name,
-        incarnation=secrets.token_hex(8),
-        gpus=[
-            GuardedGpu(i.gpu, i.index, i.floor_mw, i.ceiling_mw, fallbacks_mw[i.gpu], limits_mw[i.gpu]) for i in infos
-        ],
-        memory=memory,
-        hard_budget_mw=config.power.hard_budget_mw,
-        lease_max_s=config.power.lease_max_s,
-    )
+    _warn(infos, log)
+    limits_mw = await first_limits(workers, inbox)
+    guarded = [
+        GuardedGpu(i.gpu, i.index, i.floor_mw, i.ceiling_mw, fallbacks_mw[i.gpu], limits_mw[i.gpu], i.unmanageable)
+        for i in infos
+    ]
+    guard = _guard(guarded, memory, config)
     agent = Agent(
         guard,
         workers,
@@ -115,9 +123,44 @@ async def begin(
         backend=config.device.backend,
         incarnation=guard.incarnation,
         hard_budget_mw=config.power.hard_budget_mw,
-        gpus=tuple(
-            GpuDescription(i.gpu, i.index, i.name, i.driver, i.floor_mw, i.ceiling_mw, fallbacks_mw[i.gpu])
-            for i in infos
-        ),
+        gpus=tuple(_description(info, fallbacks_mw[info.gpu]) for info in infos),
     )
-    return Node(agent, workers, loads, description)
+    return Node(agent, workers, events, loads, description)
+
+
+def _warn(infos: Sequence[DeviceInfo], log: FilteringBoundLogger) -> None:
+    for info in infos:
+        for warning in info.warnings:
+            log.warning("gpu warning", about=info.gpu, detail=warning)
+        if info.unmanageable:
+            log.error("gpu not managed", about=info.gpu, detail=info.unmanageable)
+
+
+def _guard(gpus: Sequence[GuardedGpu], memory: GuardMemory, config: NodeConfig) -> Guard:
+    power, excursion, fence = config.power, config.excursion, config.fence
+    return Guard(
+        node=config.node.name,
+        incarnation=secrets.token_hex(8),
+        gpus=gpus,
+        memory=memory,
+        hard_budget_mw=power.hard_budget_mw,
+        lease_max_s=power.lease_max_s,
+        fence=FenceSettings(fence.repairs, fence.window_s),
+        vigil=Vigil(ExcursionSettings(excursion.draw_tolerance), power.hard_budget_mw, cuts=excursion.enabled),
+    )
+
+
+def _description(info: DeviceInfo, fallback_mw: int) -> GpuDescription:
+    return GpuDescription(
+        gpu=info.gpu,
+        index=info.index,
+        name=info.name,
+        driver=info.driver,
+        floor_mw=info.floor_mw,
+        ceiling_mw=info.ceiling_mw,
+        fallback_mw=fallback_mw,
+        bus=info.bus,
+        unmanageable=info.unmanageable,
+        lacks=info.lacks,
+        warnings=info.warnings,
+    )

@@ -1,6 +1,7 @@
 """One thread and one bounded queue per GPU: set, read back, compare. Nothing else calls a device.
 
-The queue holds at most one write and one sample. The write goes first: an older sample can wait, a cut cannot.
+The queue holds at most one write, one sample and one listing of processes, done in that order: an older sample can
+wait, a cut cannot.
 """
 
 import threading
@@ -11,7 +12,7 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 from rapid.core.errors import DeviceError, DeviceMismatch, LimitRefused
-from rapidd.device.base import Device, LimitReading, PowerReading
+from rapidd.device.base import Device, DeviceEvent, Holder, LimitReading, PowerReading
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,15 @@ class Sampled:
     power_at_s: float
 
 
-Event = WriteDone | Sampled
+@dataclass(frozen=True, slots=True)
+class HeldBy:
+    """Who holds the GPU open, as `find_holders` was asked."""
+
+    gpu: str
+    holders: tuple[Holder, ...]
+
+
+Event = WriteDone | Sampled | HeldBy | DeviceEvent
 
 _Reading = TypeVar("_Reading", LimitReading, PowerReading)
 
@@ -70,8 +79,10 @@ class Worker:
             False  # From submit_write until just before its WriteDone; at most one, as Guard says.
         )
         self._sample_wanted = False
+        self._listing: Callable[[tuple[int, ...]], None] | None = None
         self._stopping = False
         self._busy_since_s: float | None = None
+        self._finding = False
         # A driver call that never returns must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name=f"gpu-{device.info.index}", daemon=True)
 
@@ -99,6 +110,22 @@ class Worker:
             self._sample_wanted = True
         self._bell.put(None)
 
+    def find_holders(self) -> None:
+        """Find out who holds the device open, and deliver it. It asks the operating system and takes its time, so it
+        has a thread for itself; once at a time is enough."""
+        with self._lock:
+            if self._finding or self._stopping:
+                return
+            self._finding = True
+        threading.Thread(target=self._find, name=f"holders-{self._device.info.index}", daemon=True).start()
+
+    def submit_list(self, done: Callable[[tuple[int, ...]], None]) -> None:
+        """List the processes on the device when there is nothing else to do, and call `done` on this worker's thread;
+        with nothing if the device does not tell. Of two that wait the later is done, the other never."""
+        with self._lock:
+            self._listing = done
+        self._bell.put(None)
+
     def stop(self, timeout_s: float) -> bool:
         """Drop what has not begun, wait for what has; False if it did not end in timeout_s, so a driver call hangs.
 
@@ -116,12 +143,23 @@ class Worker:
             self._busy_since_s = self._clock()
             event = work()
             self._busy_since_s = None
+            if event is None:
+                continue
             if isinstance(event, WriteDone):
                 with self._lock:
                     self._write_outstanding = False
             self._deliver(event)
 
-    def _next(self) -> Callable[[], Event] | None:
+    def _find(self) -> None:
+        try:
+            holders = self._device.holders()
+        except Exception:
+            holders = ()  # a name for a log line is not worth a daemon
+        with self._lock:
+            self._finding = False
+        self._deliver(HeldBy(self.gpu, holders))
+
+    def _next(self) -> Callable[[], Event | None] | None:
         """The next piece of work, waiting for it; None when there will be none."""
         while True:
             with self._lock:
@@ -133,6 +171,9 @@ class Worker:
                 if self._sample_wanted:
                     self._sample_wanted = False
                     return self._sample
+                if self._listing is not None:
+                    done, self._listing = self._listing, None
+                    return partial(self._list, done)
             self._bell.get()
 
     def _write(self, limit_mw: int) -> WriteDone:
@@ -156,6 +197,12 @@ class Worker:
         if power is not None:
             power_at_s -= power.age_s
         return Sampled(self.gpu, limit, power, limit_error or power_error, limit_at_s, power_at_s)
+
+    def _list(self, done: Callable[[tuple[int, ...]], None]) -> None:
+        try:
+            done(self._device.processes())
+        except Exception:
+            done(())  # a device that fails says so at the next sample
 
     def _try(self, read: Callable[[], _Reading]) -> tuple[_Reading | None, DeviceError | None]:
         try:

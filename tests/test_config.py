@@ -112,7 +112,7 @@ def test_the_example_for_nodes_shows_the_defaults() -> None:
     assert shipped == parse_node_config(NODE, path=file)
     full = parse_node_config(switched_on(file.read_text(), without_default=False), path=file)
     assert full.tls is not None
-    assert full == NodeConfig(node=shipped.node, power=shipped.power, tls=full.tls)
+    assert full == NodeConfig(node=shipped.node, power=shipped.power, tls=full.tls, engine=full.engine)
 
 
 def test_the_example_for_controllers_shows_the_defaults() -> None:
@@ -196,7 +196,10 @@ NODE_ERRORS = [
     ('[node]\nname = "h1"\n[power]', "power.fallback: is missing"),
     ('[node]\nname = "h1"\n[power]\nfalback = "1W"', "power.falback: is unknown; did you mean 'fallback'?"),
     ('[nodes]\nname = "h1"', "nodes: is unknown; did you mean 'node'?"),
-    (NODE + "[qq]\nx = 1", "qq: is unknown; known are node, power, device, report, listen, tls, load, engine, log"),
+    (
+        NODE + "[qq]\nx = 1",
+        "qq: is unknown; known are node, power, device, fence, excursion, report, listen, tls, load, engine, log",
+    ),
     (NODE.replace("400W", "600V"), "power.fallback: '600V' is not a power; write it as '600W' or '0.6kW'"),
     (NODE.replace('"400W"', "600"), "power.fallback: 600 is not a power; write it as '600W' or '0.6kW'"),
     (NODE.replace('"400W"', "true"), "power.fallback: True is not a power; write it as '600W' or '0.6kW'"),
@@ -215,7 +218,7 @@ NODE_ERRORS = [
     (NODE + 'lease_max = "500W"', "power.lease_max: '500W' is not a duration; write it as '500ms' or '500s'"),
     (NODE + "lease_max = 5", "power.lease_max: 5 is not a duration; write it as '5ms' or '5s'"),
     (NODE + 'lease_max = "0s"', "power.lease_max: must be above 0s"),
-    (NODE + '[report]\nsample_interval = "1ms"', "report.sample_interval: 0.001s is outside 0.01s..10s"),
+    (NODE + '[report]\nsample_interval = "1ms"', "report.sample_interval: 0.001s is outside 0.01s..1s"),
     (NODE + '[device]\nbackend = "nvlm"', "device.backend: 'nvlm' is not known; did you mean 'nvml'?"),
     (NODE + '[device]\nbackend = "sim"', "device.path: is missing: the folder with the simulated GPUs"),
     (NODE + '[device]\ngpus = "some"', "device.gpus: 'some' is not known; known are all"),

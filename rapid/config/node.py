@@ -18,6 +18,8 @@ from rapid.tls import UNIX, TlsConfig, check_address
 BACKENDS = ("nvml", "sim")
 ENGINES = ("vllm", "sglang", "dynamo")
 INTERVAL_S = (0.2, 5.0)  # between two looks at an engine: a load that is 10 s old is no longer reported
+SAMPLE_INTERVAL_S = (0.01, 1.0)  # a limit that somebody else moves is to be noticed within a second
+REPAIRS_MAX = 1000
 INSTANCES_MAX = 1024  # what one report may carry
 DEFAULT = "default"  # in [power.fallback]: what holds for every GPU that is not named there
 
@@ -51,6 +53,20 @@ class PowerTable(Struct, frozen=True):
     fallback: Fallbacks
     hard_budget_mw: Milliwatts | None = field(name="hard_budget", default=None)
     lease_max_s: Seconds = field(name="lease_max", default=Seconds(60))
+
+
+class FenceTable(Struct, frozen=True):
+    """Who moves a limit again after so many repairs within the window is given the GPU, which then goes unmanaged."""
+
+    repairs: int = 5
+    window_s: Seconds = field(name="window", default=Seconds(60))
+
+
+class ExcursionTable(Struct, frozen=True):
+    """Whether rapidd cuts limits by itself when the GPUs draw more than they may, and how far sensors may be off."""
+
+    enabled: bool = True
+    draw_tolerance: float = 0.05
 
 
 class ReportTable(Struct, frozen=True):
@@ -95,6 +111,8 @@ class NodeConfig(Struct, frozen=True):
     node: NodeTable
     power: PowerTable
     device: DeviceTable = DeviceTable()
+    fence: FenceTable = FenceTable()
+    excursion: ExcursionTable = ExcursionTable()
     report: ReportTable = ReportTable()
     listen: ListenTable = ListenTable()
     tls: TlsConfig | None = None
@@ -133,7 +151,10 @@ def parse_node_config(text: str, *, path: Path) -> NodeConfig:
     parse.check_name(config.node.name, "node.name")
     _check_device(config.device)
     _check_power(config)
-    parse.check_within(config.report.sample_interval_s, 0.01, 10, "report.sample_interval", "s")
+    parse.check_within(config.fence.repairs, 1, REPAIRS_MAX, "fence.repairs")
+    parse.check_within(config.fence.window_s, 1, 3600, "fence.window", "s")
+    parse.check_within(config.excursion.draw_tolerance, 0, 1, "excursion.draw_tolerance")
+    parse.check_within(config.report.sample_interval_s, *SAMPLE_INTERVAL_S, "report.sample_interval", "s")
     parse.check_within(config.load.max_instances, 1, INSTANCES_MAX, "load.max_instances")
     _check_engines(config)
     check_shared(config.log, config.tls, address=config.listen.address, metrics=config.listen.metrics)

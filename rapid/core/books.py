@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from rapid.core.cluster import GpuHealth, GpuReport, Mark, NodeReport, NodeSpec
 from rapid.core.errors import watts
 from rapid.core.settings import LedgerSettings
+from rapid.core.settled import has_settled
+from rapid.core.watched import NodeWatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +104,16 @@ class Booking:
         self.sent = [sent for sent in self.sent if sent.mark > mark]
         before_mw = max([self.confirmed_mw, *covered])
         now_mw = _in_force_mw(report)
-        if now_mw >= before_mw or _has_settled(report, now_mw, node_time_s, settings):
-            self.confirmed_mw = now_mw
-        else:
-            self.confirmed_mw = before_mw
+        settled = now_mw >= before_mw or has_settled(
+            now_mw,
+            report.limit_since_s,
+            report.draw_mw,
+            report.draw_at_s,
+            node_time_s,
+            settle_s=settings.settle_s,
+            draw_tolerance=settings.draw_tolerance,
+        )
+        self.confirmed_mw = now_mw if settled else before_mw
         self.report = report
 
 
@@ -124,6 +132,7 @@ class NodeBook:
     adopted: bool = False
     released: bool = False
     problem: str = ""
+    watch: NodeWatch = NodeWatch()
 
     @property
     def unseen_mw(self) -> int:
@@ -168,19 +177,15 @@ def _in_force_mw(report: GpuReport) -> int:
     return report.limit_mw if report.void else max(report.limit_mw, report.grant_mw)
 
 
-def _has_settled(report: GpuReport, limit_mw: int, node_time_s: float, settings: LedgerSettings) -> bool:
-    """The draw has come down: a sample taken after the limit was read back lies at or below it, or, once the settle
-    time has passed, within the error of the sensor. Without a sensor the settle time alone decides."""
-    waited = node_time_s - report.limit_since_s >= settings.settle_s
-    if report.draw_mw is None:
-        return waited
-    if report.draw_at_s < report.limit_since_s:
-        return False
-    return report.draw_mw <= limit_mw or (waited and report.draw_mw <= limit_mw * (1 + settings.draw_tolerance))
-
-
 def judge(booking: Booking, gpu: GpuReport, settings: LedgerSettings) -> list[Finding]:
-    """Count the reports in a row in which a GPU does not obey, and those in which it does."""
+    """Count the reports in a row in which a GPU does not obey, and those in which it does. One that its node has given
+    up is unmanaged at once."""
+    if gpu.watch.unmanaged:
+        news = booking.managed
+        booking.managed, booking.amends, booking.problem = False, min(booking.amends, 0), gpu.watch.unmanaged
+        booking.strikes = settings.strikes
+        text = f"unmanaged, booked at its ceiling {watts(gpu.ceiling_mw)}: {booking.problem}"
+        return [Finding("error", gpu.gpu, text)] if news else []
     long_ago = gpu.draw_at_s - gpu.limit_since_s >= settings.settle_s
     problem = "" if gpu.health is GpuHealth.OK else gpu.problem or gpu.health.value
     if not problem and long_ago and (gpu.draw_mw or 0) > gpu.limit_mw * (1 + settings.draw_tolerance):

@@ -6,7 +6,11 @@ belong to one clock: `at_s` is the clock of whoever holds the value, `node_time_
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum, Flag, auto
+from enum import Enum
+
+from rapid.core.watched import EventKind as EventKind
+from rapid.core.watched import GpuWatch, NodeWatch
+from rapid.core.watched import Slowdown as Slowdown
 
 
 class Role(Enum):
@@ -24,24 +28,6 @@ class GpuHealth(Enum):
     DENIED = "denied"  # no permission to set a limit
     LOST = "lost"  # the device does not answer
     MISMATCH = "mismatch"  # the device enforces another limit than was set
-
-
-class Slowdown(Flag):
-    """Why a device runs slower than it could, as it says itself; several may hold at once."""
-
-    POWER_CAP = auto()  # its power limit
-    THERMAL = auto()
-    POWER_BRAKE = auto()  # a signal from outside: the power supply, the BMC
-    OTHER = auto()
-
-
-class EventKind(Enum):
-    """What a driver tells without being asked."""
-
-    XID = "xid"  # an error report of the NVIDIA driver, with its number
-    LOST = "lost"  # the GPU does not answer any more
-    BACK = "back"  # it answers again
-    RELOADED = "reloaded"  # the driver has started anew: limits and counters may be any
 
 
 class NodeHealth(Enum):
@@ -163,6 +149,7 @@ class GpuReport:
     requested_mw: int | None = None
     health: GpuHealth = GpuHealth.OK
     problem: str = ""
+    watch: GpuWatch = GpuWatch()
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +180,7 @@ class NodeReport:
     loads: tuple[PhaseLoad, ...] = ()
     answers: tuple[GrantAnswer, ...] = ()
     load_problems: tuple[tuple[str, str], ...] = ()
+    watch: NodeWatch = NodeWatch()
 
 
 @dataclass(frozen=True, slots=True)

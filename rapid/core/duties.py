@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class GuardedGpu:
-    """A GPU at start. limit_mw None: it could not be read; it is shown at its ceiling, and goes to its floor."""
+    """A GPU at start. limit_mw None: it could not be read; it is shown at its ceiling, and goes to its floor.
+
+    `unmanageable` says why it must never be written (empty: it may be): it is shown at its ceiling for good.
+    """
 
     gpu: str
     index: int
@@ -13,6 +16,7 @@ class GuardedGpu:
     ceiling_mw: int
     fallback_mw: int
     limit_mw: int | None
+    unmanageable: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,13 @@ class Write:
 
 
 @dataclass(frozen=True, slots=True)
+class FindHolders:
+    """Find out which processes hold the GPU open, and answer with guard.suspects(). It may take its time."""
+
+    gpu: str
+
+
+@dataclass(frozen=True, slots=True)
 class Say:
     """One log line."""
 
@@ -54,4 +65,4 @@ class ReportSoon:
     """The controller should hear now rather than at the next interval."""
 
 
-Duty = Persist | Write | Say | ReportSoon
+Duty = Persist | Write | FindHolders | Say | ReportSoon

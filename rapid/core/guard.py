@@ -5,6 +5,7 @@
     ... on a message:  perform(guard.grant(batch, now))
     ... on a write:    perform(guard.wrote(gpu, asked_mw, limit_mw, problem, health, now))
     ... on a sample:   perform(guard.sampled(gpu, ...))
+    ... on an event:   perform(guard.happened(gpu, kind, code, detail, now))
     ... on time:       perform(guard.tick(now))
     ... to report:     send(guard.report(now, loads))
 
@@ -17,8 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from rapid.core.cluster import (
+    EventKind,
     GpuHealth,
-    GpuReport,
     GrantAnswer,
     GrantBatch,
     Greeting,
@@ -26,51 +27,20 @@ from rapid.core.cluster import (
     NodeReport,
     PhaseLoad,
     Renewal,
+    Slowdown,
 )
-from rapid.core.duties import Duty, GuardedGpu, GuardMemory, Persist, ReportSoon, Say, Write
+from rapid.core.compliance import Measured, Reading
+from rapid.core.drift import FenceSettings, Seen
+from rapid.core.duties import Duty, FindHolders, GuardedGpu, GuardMemory, Persist, ReportSoon, Say, Write
 from rapid.core.errors import LimitRefused, Stale, watts
+from rapid.core.excursion import Cut, LetGo
+from rapid.core.guarded import GpuState, at_start
+from rapid.core.vigil import Vigil
+from rapid.core.watched import Mover, NodeWatch
 
-__all__ = ["Duty", "Guard", "GuardMemory", "GuardedGpu", "Persist", "ReportSoon", "Say", "Write"]
+__all__ = ["Duty", "FindHolders", "Guard", "GuardMemory", "GuardedGpu", "Persist", "ReportSoon", "Say", "Write"]
 
 _MAX_ANSWERS = 4096  # the bound of NodeReport.answers; the oldest are forgotten first
-
-
-@dataclass(slots=True)
-class _Gpu:
-    """One GPU. grant_mw is the limit wanted; void says that the grant was given up, so that it must never rise to it.
-
-    Invariant: void implies grant_mw <= every limit read back since it became void.
-    """
-
-    spec: GuardedGpu
-    limit_mw: int
-    limit_since_s: float
-    grant_mw: int
-    void: bool = True
-    writing_mw: int | None = None
-    tried: tuple[int, int] | None = None  # the last write: asked for, and read back
-    tried_at_s: float = 0.0
-    owed: Mark | None = None  # the grant whose answer waits for a write
-    landed: bool = False
-    cut_shown: bool = True  # the draw has been seen at or below the limit since it last came down
-    draw_mw: int | None = None
-    draw_at_s: float = 0.0
-    energy_mj: int | None = None
-    requested_mw: int | None = None
-    write_health: GpuHealth = GpuHealth.OK
-    write_problem: str = ""
-    read_health: GpuHealth = GpuHealth.OK
-    read_problem: str = ""
-
-    @property
-    def cover_mw(self) -> int:
-        """The greatest limit that may be in force now or without further leave."""
-        return max(self.limit_mw, self.writing_mw or 0, 0 if self.void else self.grant_mw)
-
-    @property
-    def clamped(self) -> bool:
-        """The device was asked for the grant, and goes no higher."""
-        return self.tried == (self.grant_mw, self.limit_mw) and self.limit_mw < self.grant_mw and not self.write_problem
 
 
 @dataclass(slots=True)
@@ -79,7 +49,8 @@ class Guard:
 
     `incarnation` is given as a random word and becomes "<start>-<word>": this life of the daemon, later than every one
     with a lower start. The start is on disk before the first report can leave (greet() asks for it), so a report of an
-    earlier life that comes late is known for what it is. `memory` is given as it was read from disk.
+    earlier life that comes late is known for what it is. `memory` is given as it was read from disk. Without a `vigil`
+    nobody watches the draw.
     """
 
     node: str
@@ -89,12 +60,14 @@ class Guard:
     hard_budget_mw: int | None = None
     lease_max_s: float = 60.0
     retry_s: float = 0.5
+    fence: FenceSettings = FenceSettings()
+    vigil: Vigil | None = None
     mark: Mark = field(init=False)
     _durable: bool = field(init=False, default=False)
     _stopping: bool = field(init=False, default=False)
     _lease_until_s: float | None = field(init=False, default=None)
     _report_seq: int = field(init=False, default=0)
-    _gpus: dict[str, _Gpu] = field(init=False)
+    _gpus: dict[str, GpuState] = field(init=False)
     _answers: deque[GrantAnswer] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -102,20 +75,25 @@ class Guard:
         self.incarnation = f"{self.memory.starts}-{self.incarnation}"
         self.mark = Mark(self.memory.epoch, 0)
         self._answers = deque(maxlen=_MAX_ANSWERS)
-        self._gpus = {}
-        for spec in self.gpus:
-            if spec.limit_mw is None:
-                # It may be anything: show the most that it could be, and go to what is no raise in any case.
-                self._gpus[spec.gpu] = _Gpu(spec, spec.ceiling_mw, 0.0, spec.floor_mw)
-            else:
-                self._gpus[spec.gpu] = _Gpu(spec, spec.limit_mw, 0.0, min(spec.limit_mw, spec.fallback_mw))
+        self._gpus = {spec.gpu: at_start(spec, self.fence) for spec in self.gpus}
 
     # ---- start and stop ----
 
     @property
     def ready(self) -> bool:
-        """Every GPU has been read back at or below its fallback since begin()."""
-        return all(gpu.landed for gpu in self._gpus.values())
+        """Every managed GPU has been read back at or below its fallback since begin()."""
+        return not self.unlanded
+
+    @property
+    def unlanded(self) -> tuple[str, ...]:
+        """The managed GPUs that have not been read back at or below their fallbacks since begin()."""
+        return tuple(name for name, gpu in self._gpus.items() if not (gpu.landed or gpu.unmanaged))
+
+    @property
+    def aloft(self) -> tuple[str, ...]:
+        """The managed GPUs that may be above their fallbacks now."""
+        gpus = self._gpus.items()
+        return tuple(name for name, gpu in gpus if gpu.cover_mw > gpu.spec.fallback_mw and not gpu.unmanaged)
 
     def begin(self, at_s: float) -> list[Duty]:
         """Bring every GPU to min(limit in force, fallback), or to its floor if that limit cannot be read. A GPU that is
@@ -123,7 +101,10 @@ class Guard:
         duties: list[Duty] = []
         for gpu in self._gpus.values():
             gpu.limit_since_s = at_s
-            duties.append(self._write(gpu, at_s))
+            if not gpu.unmanaged:
+                duties.append(self._write(gpu, at_s))
+        if self.vigil is not None:
+            self.vigil.begin(self._gpus.values(), at_s)
         return duties
 
     def stop(self, at_s: float) -> list[Duty]:
@@ -184,16 +165,20 @@ class Guard:
     # ---- the devices ----
 
     def wrote(
-        self, gpu: str, asked_mw: int, limit_mw: int | None, problem: str, health: GpuHealth, at_s: float
+        self,
+        gpu: str,
+        asked_mw: int,
+        limit_mw: int | None,
+        problem: str,
+        health: GpuHealth,
+        at_s: float,
+        requested_mw: int | None = None,
     ) -> list[Duty]:
         """A Write has ended. limit_mw None: it could not be read back, and may be in force."""
         one = self._gpus[gpu]
         assert one.writing_mw == asked_mw, f"{gpu}: a write of {asked_mw} ended that was never begun"
-        one.writing_mw = None
         one.write_health, one.write_problem = health, problem
-        seen_mw = max(one.limit_mw, asked_mw) if limit_mw is None else limit_mw
-        self._see_limit(one, seen_mw, at_s)
-        one.tried, one.tried_at_s = (asked_mw, seen_mw), at_s
+        one.wrote(asked_mw, None if limit_mw is None else Seen(limit_mw, requested_mw), at_s)
         duties = [*self._settle_answer(one, asked_mw, problem), *self._land_if_over(at_s), *self._enforce(one, at_s)]
         if problem:
             duties.append(Say("error", "limit not in force", gpu, problem))
@@ -211,29 +196,59 @@ class Guard:
         energy_mj: int | None,
         problem: str,
         health: GpuHealth,
+        clock_mhz: int | None = None,
+        slowdown: Slowdown | None = None,
     ) -> list[Duty]:
         """A sample was taken. What could not be read is None and counts as the worst it could be."""
         one = self._gpus[gpu]
         one.draw_mw, one.energy_mj, one.requested_mw = draw_mw, energy_mj, requested_mw
         one.draw_at_s = draw_at_s if draw_mw is not None else one.draw_at_s
-        one.read_health, one.read_problem = health, problem
+        back = one.see_health(health, problem)
+        reloaded = one.drift.is_reset(energy_mj)
+        one.forgotten = one.forgotten or back or reloaded
+        reading = Reading(energy_mj, draw_mw, one.limit_mw, clock_mhz, slowdown)
         if limit_mw is None or one.writing_mw is not None:
-            return []  # a sample beside a write may show either limit; the write's own read-back decides
-        if requested_mw is not None and requested_mw > one.grant_mw:
-            # Somebody asked for more, and something else (a BMC, the VBIOS) holds the device lower for now. It would
-            # rise by itself when that goes, so it counts as in force, and is written over.
-            limit_mw = max(limit_mw, requested_mw)
-        moved = limit_mw != one.limit_mw
-        before_mw = one.limit_mw
-        self._see_limit(one, limit_mw, limit_at_s)
+            # A sample beside a write may show either limit; the write's own read-back decides.
+            return self._watch_draw(one, reading, limit_at_s)
+        before_mw, seen = one.limit_mw, Seen(limit_mw, requested_mw)
+        mover = one.drift.look(seen, one.want_mw, trusted=not (back or reloaded))
+        if reloaded:
+            mover = one.drift.note(Mover.RELOAD, "the energy counter began anew")
+        one.see_limit(one.most_mw(seen), limit_at_s)
         # A device that lets nobody write may stand where it should; only a write that works shows that it obeys.
-        if limit_mw == one.grant_mw and one.write_health is not GpuHealth.DENIED:
+        if limit_mw == one.want_mw and one.write_health is not GpuHealth.DENIED:
             one.write_health, one.write_problem = GpuHealth.OK, ""
-        duties = [*self._land_if_over(limit_at_s), *self._enforce(one, limit_at_s)]
-        if not moved:
-            return [*self._show_cut(one), *duties]
-        what = f"limit went from {watts(before_mw)} to {watts(limit_mw)} without us; {watts(one.grant_mw)} is granted"
-        return [Say("warning", "limit moved", gpu, what), *duties, ReportSoon()]
+        duties = self._land_if_over(limit_at_s)
+        if mover is not None:
+            duties += self._answer_move(one, mover, limit_at_s)
+        duties += [*self._enforce(one, limit_at_s), *self._watch_draw(one, reading, limit_at_s)]
+        if mover is not None or one.limit_mw != before_mw or one.shows_cut():
+            duties.append(ReportSoon())
+        return duties
+
+    def happened(self, gpu: str, kind: EventKind, code: int, detail: str, at_s: float) -> list[Duty]:
+        """The driver told something of a GPU, of one of ours or of another."""
+        one = self._gpus.get(gpu)
+        say = Say("info" if kind is EventKind.BACK else "error", f"gpu {kind.value}", gpu, detail or f"number {code}")
+        if one is None:
+            return [say]
+        one.happened(kind, code, detail, at_s)
+        return [say, *self._enforce(one, at_s), ReportSoon()]
+
+    def suspects(self, gpu: str, processes: Sequence[str]) -> list[Duty]:
+        """Which processes hold the GPU open, as FindHolders asked: one of them may have moved its limit."""
+        drift = self._gpus[gpu].drift
+        drift.suspect(processes)
+        return [Say("warning", "who may have moved it", gpu, drift.story), ReportSoon()] if processes else []
+
+    def unfence(self, at_s: float) -> list[Duty]:
+        """An operator says that whoever fought for a limit is gone: manage it again, from its fallback."""
+        duties: list[Duty] = []
+        for name, gpu in self._gpus.items():
+            if gpu.unmanaged and not gpu.spec.unmanageable:
+                gpu.unfence()
+                duties += [Say("info", "gpu managed again", name, ""), *self._enforce(gpu, at_s), ReportSoon()]
+        return duties
 
     # ---- time ----
 
@@ -243,6 +258,8 @@ class Guard:
 
     def tick(self, at_s: float) -> list[Duty]:
         """Land when the lease is over; try again what has failed."""
+        if self.vigil is not None:
+            self.vigil.tick(at_s)
         duties = self._land_if_over(at_s)
         return [*duties, *(duty for gpu in self._gpus.values() for duty in self._enforce(gpu, at_s))]
 
@@ -252,8 +269,20 @@ class Guard:
         answers = tuple(self._answers)
         self._answers.clear()
         left_s = 0.0 if self._lease_until_s is None else max(0.0, self._lease_until_s - at_s)
-        gpus = tuple(_report_gpu(gpu) for gpu in self._gpus.values())
-        return NodeReport(self.node, self.incarnation, self._report_seq, at_s, self.mark, left_s, gpus, loads, answers)
+        vigil = self.vigil
+        gpus = tuple(gpu.report(vigil.of(name) if vigil else Measured()) for name, gpu in self._gpus.items())
+        return NodeReport(
+            self.node,
+            self.incarnation,
+            self._report_seq,
+            at_s,
+            self.mark,
+            left_s,
+            gpus,
+            loads,
+            answers,
+            watch=vigil.report() if vigil else NodeWatch(),
+        )
 
     # ---- helpers ----
 
@@ -275,6 +304,8 @@ class Guard:
         gpu = self._gpus.get(name)
         if gpu is None:
             return self._refuse(mark, name, f"no gpu {name} on node {self.node}")
+        if gpu.unmanaged:
+            return self._refuse(mark, name, f"gpu {name} is not managed: {gpu.unmanaged}")
         spec = gpu.spec
         if not spec.floor_mw <= limit_mw <= spec.ceiling_mw:
             error = LimitRefused(name, asked_mw=limit_mw, floor_mw=spec.floor_mw, ceiling_mw=spec.ceiling_mw)
@@ -283,15 +314,17 @@ class Guard:
         if over_mw > 0:
             what = f"limit {watts(limit_mw)} would pass the host's hard budget by {watts(over_mw)}"
             return self._refuse(mark, name, f"gpu {name}: {what}")
+        if self.vigil is not None:
+            self.vigil.granting(gpu, limit_mw)
         gpu.grant_mw, gpu.void, gpu.owed = limit_mw, False, mark
-        if gpu.writing_mw is None and (gpu.limit_mw == limit_mw or gpu.clamped):
-            return self._settle_answer(gpu, limit_mw, "")
+        if gpu.writing_mw is None and (gpu.limit_mw == gpu.want_mw or gpu.clamped):
+            return self._settle_answer(gpu, gpu.want_mw, "")
         return self._enforce(gpu, at_s)
 
     def _cover_mw(self, name: str) -> int:
         return self._gpus[name].cover_mw if name in self._gpus else 0
 
-    def _over_hard_budget_mw(self, gpu: _Gpu, limit_mw: int) -> int:
+    def _over_hard_budget_mw(self, gpu: GpuState, limit_mw: int) -> int:
         """By how much the node could pass its own bound with this grant (0: it does not rise, or it fits)."""
         if self.hard_budget_mw is None or limit_mw <= gpu.cover_mw:
             return 0
@@ -302,46 +335,52 @@ class Guard:
         self._answers.append(GrantAnswer(mark, gpu, "refused", why))
         return [Say("warning", "grant refused", gpu or self.node, why), ReportSoon()]
 
-    def _settle_answer(self, gpu: _Gpu, asked_mw: int, problem: str) -> list[Duty]:
+    def _settle_answer(self, gpu: GpuState, asked_mw: int, problem: str) -> list[Duty]:
         """Answer the grant that waits for this write; a write for an older want answers nothing."""
-        if gpu.owed is None or asked_mw != gpu.grant_mw:
+        if gpu.owed is None or asked_mw != gpu.want_mw:
             return []
-        verdict = "failed" if problem else "applied" if gpu.limit_mw == asked_mw else "clamped"
-        detail = problem or ("" if verdict == "applied" else f"device enforces {watts(gpu.limit_mw)}")
+        verdict = "failed" if problem else "applied" if gpu.limit_mw == gpu.grant_mw else "clamped"
+        cut = f"{self.vigil.text}: " if self.vigil is not None and gpu.cut_mw is not None else ""
+        detail = problem or ("" if verdict == "applied" else f"{cut}device enforces {watts(gpu.limit_mw)}")
         self._answers.append(GrantAnswer(gpu.owed, gpu.spec.gpu, verdict, detail))
         gpu.owed = None
         return []
 
-    def _see_limit(self, gpu: _Gpu, limit_mw: int, at_s: float) -> None:
-        if limit_mw != gpu.limit_mw:
-            gpu.cut_shown = gpu.cut_shown and limit_mw > gpu.limit_mw
-            gpu.limit_mw, gpu.limit_since_s = limit_mw, at_s
-        if gpu.void:
-            # The controller books a void GPU at what was read back, so it may not come up again by itself.
-            gpu.grant_mw = min(gpu.grant_mw, limit_mw)
-        gpu.landed = gpu.landed or limit_mw <= gpu.spec.fallback_mw
+    def _answer_move(self, gpu: GpuState, mover: Mover, at_s: float) -> list[Duty]:
+        """Somebody has moved a limit. Whoever does so again and again is given the GPU: a fight helps nobody."""
+        drift, name = gpu.drift, gpu.spec.gpu
+        duties: list[Duty] = [Say("warning", "limit moved", name, drift.last)]
+        if gpu.is_due(at_s, self.retry_s) and not drift.repair(mover, at_s):
+            gpu.fence()
+            if gpu.owed is not None:
+                self._answers.append(GrantAnswer(gpu.owed, name, "failed", gpu.unmanaged))
+                gpu.owed = None
+            duties.append(Say("error", "gpu fenced", name, gpu.unmanaged))
+        if mover in (Mover.PROCESS, Mover.UNKNOWN) and drift.asks(at_s):
+            duties.append(FindHolders(name))
+        return duties
 
-    def _show_cut(self, gpu: _Gpu) -> list[Duty]:
-        """The watts of a cut are free for others once a sample shows it: worth a report at once."""
-        if gpu.cut_shown or gpu.draw_mw is None or gpu.draw_at_s < gpu.limit_since_s or gpu.draw_mw > gpu.limit_mw:
+    def _watch_draw(self, gpu: GpuState, reading: Reading, at_s: float) -> list[Duty]:
+        """Cut every limit at once if the node draws more than it may; let go when that is over."""
+        if self.vigil is None:
             return []
-        gpu.cut_shown = True
-        return [ReportSoon()]
-
-    def _enforce(self, gpu: _Gpu, at_s: float) -> list[Duty]:
-        """Write if the limit is not the one wanted: at once after a change, every retry_s after a failure."""
-        done = gpu.limit_mw == gpu.grant_mw and gpu.write_health is not GpuHealth.DENIED
-        if gpu.writing_mw is not None or done or gpu.clamped:
+        verdict = self.vigil.sampled(gpu, reading, at_s)
+        if verdict is None:
             return []
-        if gpu.tried is not None and gpu.tried[0] == gpu.grant_mw:
-            failed = gpu.tried[1] != gpu.grant_mw or bool(gpu.write_problem)
-            if failed and at_s - gpu.tried_at_s < self.retry_s:
-                return []
-        return [self._write(gpu, at_s)]
+        factor = verdict.factor if isinstance(verdict, Cut) else None
+        managed = [each for each in self._gpus.values() if not each.unmanaged]
+        for each in managed:
+            each.cut(factor)
+        writes = [duty for each in managed for duty in self._enforce(each, at_s)]
+        level, event = ("info", "excursion over") if isinstance(verdict, LetGo) else ("error", "excursion")
+        return [*writes, Say(level, event, self.node, self.vigil.text), ReportSoon()]
 
-    def _write(self, gpu: _Gpu, at_s: float) -> Write:
-        gpu.writing_mw, gpu.tried_at_s = gpu.grant_mw, at_s
-        return Write(gpu.spec.gpu, gpu.grant_mw)
+    def _enforce(self, gpu: GpuState, at_s: float) -> list[Duty]:
+        return [self._write(gpu, at_s)] if gpu.is_due(at_s, self.retry_s) else []
+
+    def _write(self, gpu: GpuState, at_s: float) -> Write:
+        gpu.begin_write(at_s)
+        return Write(gpu.spec.gpu, gpu.want_mw)
 
     def _land_if_over(self, at_s: float) -> list[Duty]:
         """The lease is over when its time is, whoever comes to look first: nothing may be raised on it any more."""
@@ -358,25 +397,3 @@ class Guard:
             gpu.void, gpu.owed = True, None
             duties += self._enforce(gpu, at_s)
         return [*duties, Say("warning", "landed", self.node, why), ReportSoon()]
-
-
-def _report_gpu(gpu: _Gpu) -> GpuReport:
-    spec = gpu.spec
-    failed = gpu.write_health is not GpuHealth.OK
-    return GpuReport(
-        gpu=spec.gpu,
-        index=spec.index,
-        floor_mw=spec.floor_mw,
-        ceiling_mw=spec.ceiling_mw,
-        fallback_mw=spec.fallback_mw,
-        limit_mw=max(gpu.limit_mw, gpu.writing_mw or 0),
-        limit_since_s=gpu.limit_since_s,
-        grant_mw=gpu.grant_mw,
-        void=gpu.void,
-        draw_mw=gpu.draw_mw,
-        draw_at_s=gpu.draw_at_s,
-        energy_mj=gpu.energy_mj,
-        requested_mw=gpu.requested_mw,
-        health=gpu.write_health if failed else gpu.read_health,
-        problem=gpu.write_problem if failed else gpu.read_problem,
-    )

@@ -20,6 +20,7 @@ from rapid.core.books import (
 )
 from rapid.core.cluster import Domain, GpuReport, GrantBatch, Mark, NodeReport, NodeSpec, Renewal
 from rapid.core.errors import BudgetRefused, NotFound, Refused, watts
+from rapid.core.news import gpu_news, node_news
 from rapid.core.settings import LedgerSettings, chains_of
 
 _MAX_SENT = 16  # grants on the way to one GPU; at the bound nothing more is sent until its node has reported
@@ -146,7 +147,8 @@ class Ledger:
         node.heard_s, node.released = at_s, False
         adopted = report.mark.epoch == self.epoch
         node.adopted = adopted
-        findings += self._hear_gpus(node, report, adopted)
+        findings += [*node_news(node.watch, report), *self._hear_gpus(node, report, adopted)]
+        node.watch = report.watch
         for gpu in node.gpus:
             self.gpus[gpu].no_room = None  # what it needs may be less now
         self._add(node, self._node_held_mw(node) - before_mw)
@@ -287,8 +289,9 @@ class Ledger:
             if not adopted:
                 booking.confirmed_mw = max(booking.confirmed_mw, gpu.limit_mw, gpu.grant_mw)
                 continue
+            before = booking.report.watch
             booking.confirm(gpu, report.mark, report.node_time_s, self._settings)
-            findings += judge(booking, gpu, self._settings)
+            findings += [*gpu_news(before, gpu), *judge(booking, gpu, self._settings)]
             if gpu.ceiling_mw > node.spec.ceiling_mw:
                 problems.append(
                     f"gpu {gpu.index} can be set to {watts(gpu.ceiling_mw)}, the controller's configuration says "

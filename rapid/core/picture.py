@@ -222,7 +222,7 @@ def _node(control: "Control", name: str, at_s: float) -> NodeStatus:
     fresh = ledger.is_fresh(name, at_s, control.settings.silent_after_s)
     gpus = tuple(_gpu(control, gpu, fresh, owners.get(gpu, "")) for gpu in node.gpus)
     age_s = float("inf") if node.heard_s is None else at_s - node.heard_s
-    return NodeStatus(name, node.spec.domain, node_health(control, name, at_s), age_s, node.problem, gpus)
+    return NodeStatus(name, node.spec.domain, node_health(control, name, at_s), age_s, node.problem, gpus, node.watch)
 
 
 def _gpu(control: "Control", name: str, fresh: bool, instance: str) -> GpuStatus:
@@ -242,6 +242,7 @@ def _gpu(control: "Control", name: str, fresh: bool, instance: str) -> GpuStatus
         health=report.health,
         problem=booking.problem,
         instance=instance,
+        watch=report.watch,
     )
 
 
@@ -261,7 +262,21 @@ def _instance(control: "Control", one: Instance, at_s: float) -> InstanceStatus:
         pinned=one.name in control.pins,
         problem=problem,
         load=load,
+        cap_bound=_cap_bound(control, one, at_s),
     )
+
+
+def _cap_bound(control: "Control", one: Instance, at_s: float) -> float | None:
+    """The mean over the GPUs of an instance, which share its phase; None unless every one was heard lately and can
+    tell."""
+    ledger, shares = control.ledger, []
+    for gpu in one.hello.gpus:
+        booking = ledger.gpus.get(gpu)
+        fresh = booking is not None and ledger.is_fresh(booking.node, at_s, control.settings.silent_after_s)
+        if booking is None or not fresh or booking.report.watch.cap_bound is None:
+            return None
+        shares.append(booking.report.watch.cap_bound)
+    return sum(shares) / len(shares) if shares else None
 
 
 def _slo(control: "Control", at_s: float) -> SloStatus:

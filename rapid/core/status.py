@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 
 from rapid.core.cluster import Decision, GpuHealth, NodeHealth, Phase, PhaseLoad, Role, SloTargets
+from rapid.core.watched import GpuWatch, NodeWatch
 
 
 @dataclass(frozen=True, slots=True)
 class GpuStatus:
-    """One GPU. held_mw is what the ledger books for it; an unmanaged GPU is booked at its ceiling and shown in red."""
+    """One GPU. held_mw is what the ledger books for it; an unmanaged GPU is booked at its ceiling and shown in red.
+    `watch` is what its node has noticed, when it was last heard."""
 
     gpu: str
     index: int
@@ -22,6 +24,7 @@ class GpuStatus:
     health: GpuHealth
     problem: str
     instance: str
+    watch: GpuWatch = GpuWatch()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class NodeStatus:
     age_s: float
     problem: str
     gpus: tuple[GpuStatus, ...]
+    watch: NodeWatch = NodeWatch()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,8 @@ class DomainStatus:
 
 @dataclass(frozen=True, slots=True)
 class InstanceStatus:
-    """One engine instance, its role change if any, and its latest load (None: none, or stale)."""
+    """One engine instance, its role change if any, and its latest load (None: none, or stale). `cap_bound` is the share
+    of the last ten seconds in which a limit slowed it, over its GPUs (None: it cannot be told)."""
 
     instance: str
     engine: str
@@ -67,6 +72,7 @@ class InstanceStatus:
     pinned: bool
     problem: str
     load: PhaseLoad | None
+    cap_bound: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -253,23 +253,25 @@ class DomainStatus(_message.Message):
     def __init__(self, domain: _Optional[str] = ..., parent: _Optional[str] = ..., budget_mw: _Optional[int] = ..., reserved_mw: _Optional[int] = ..., held_mw: _Optional[int] = ..., draw_mw: _Optional[int] = ..., over_budget: _Optional[bool] = ..., advice: _Optional[str] = ...) -> None: ...
 
 class NodeStatus(_message.Message):
-    __slots__ = ("node", "domain", "health", "age_s", "problem", "gpus")
+    __slots__ = ("node", "domain", "health", "age_s", "problem", "gpus", "watch")
     NODE_FIELD_NUMBER: _ClassVar[int]
     DOMAIN_FIELD_NUMBER: _ClassVar[int]
     HEALTH_FIELD_NUMBER: _ClassVar[int]
     AGE_S_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
     GPUS_FIELD_NUMBER: _ClassVar[int]
+    WATCH_FIELD_NUMBER: _ClassVar[int]
     node: str
     domain: str
     health: NodeHealth
     age_s: float
     problem: str
     gpus: _containers.RepeatedCompositeFieldContainer[GpuStatus]
-    def __init__(self, node: _Optional[str] = ..., domain: _Optional[str] = ..., health: _Optional[_Union[NodeHealth, str]] = ..., age_s: _Optional[float] = ..., problem: _Optional[str] = ..., gpus: _Optional[_Iterable[_Union[GpuStatus, _Mapping]]] = ...) -> None: ...
+    watch: _node_pb2.NodeWatch
+    def __init__(self, node: _Optional[str] = ..., domain: _Optional[str] = ..., health: _Optional[_Union[NodeHealth, str]] = ..., age_s: _Optional[float] = ..., problem: _Optional[str] = ..., gpus: _Optional[_Iterable[_Union[GpuStatus, _Mapping]]] = ..., watch: _Optional[_Union[_node_pb2.NodeWatch, _Mapping]] = ...) -> None: ...
 
 class GpuStatus(_message.Message):
-    __slots__ = ("gpu", "index", "floor_mw", "ceiling_mw", "fallback_mw", "target_mw", "limit_mw", "held_mw", "draw_mw", "managed", "health", "problem", "instance")
+    __slots__ = ("gpu", "index", "floor_mw", "ceiling_mw", "fallback_mw", "target_mw", "limit_mw", "held_mw", "draw_mw", "managed", "health", "problem", "instance", "watch")
     GPU_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     FLOOR_MW_FIELD_NUMBER: _ClassVar[int]
@@ -283,6 +285,7 @@ class GpuStatus(_message.Message):
     HEALTH_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    WATCH_FIELD_NUMBER: _ClassVar[int]
     gpu: str
     index: int
     floor_mw: int
@@ -296,10 +299,11 @@ class GpuStatus(_message.Message):
     health: _node_pb2.GpuHealth
     problem: str
     instance: str
-    def __init__(self, gpu: _Optional[str] = ..., index: _Optional[int] = ..., floor_mw: _Optional[int] = ..., ceiling_mw: _Optional[int] = ..., fallback_mw: _Optional[int] = ..., target_mw: _Optional[int] = ..., limit_mw: _Optional[int] = ..., held_mw: _Optional[int] = ..., draw_mw: _Optional[int] = ..., managed: _Optional[bool] = ..., health: _Optional[_Union[_node_pb2.GpuHealth, str]] = ..., problem: _Optional[str] = ..., instance: _Optional[str] = ...) -> None: ...
+    watch: _node_pb2.GpuWatch
+    def __init__(self, gpu: _Optional[str] = ..., index: _Optional[int] = ..., floor_mw: _Optional[int] = ..., ceiling_mw: _Optional[int] = ..., fallback_mw: _Optional[int] = ..., target_mw: _Optional[int] = ..., limit_mw: _Optional[int] = ..., held_mw: _Optional[int] = ..., draw_mw: _Optional[int] = ..., managed: _Optional[bool] = ..., health: _Optional[_Union[_node_pb2.GpuHealth, str]] = ..., problem: _Optional[str] = ..., instance: _Optional[str] = ..., watch: _Optional[_Union[_node_pb2.GpuWatch, _Mapping]] = ...) -> None: ...
 
 class InstanceStatus(_message.Message):
-    __slots__ = ("instance", "engine", "node", "gpus", "role", "phase", "target_role", "pinned", "problem", "load")
+    __slots__ = ("instance", "engine", "node", "gpus", "role", "phase", "target_role", "pinned", "problem", "load", "cap_bound")
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
@@ -310,6 +314,7 @@ class InstanceStatus(_message.Message):
     PINNED_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
+    CAP_BOUND_FIELD_NUMBER: _ClassVar[int]
     instance: str
     engine: str
     node: str
@@ -320,7 +325,8 @@ class InstanceStatus(_message.Message):
     pinned: bool
     problem: str
     load: _types_pb2.PhaseLoad
-    def __init__(self, instance: _Optional[str] = ..., engine: _Optional[str] = ..., node: _Optional[str] = ..., gpus: _Optional[_Iterable[str]] = ..., role: _Optional[_Union[_types_pb2.Role, str]] = ..., phase: _Optional[_Union[_types_pb2.Phase, str]] = ..., target_role: _Optional[_Union[_types_pb2.Role, str]] = ..., pinned: _Optional[bool] = ..., problem: _Optional[str] = ..., load: _Optional[_Union[_types_pb2.PhaseLoad, _Mapping]] = ...) -> None: ...
+    cap_bound: float
+    def __init__(self, instance: _Optional[str] = ..., engine: _Optional[str] = ..., node: _Optional[str] = ..., gpus: _Optional[_Iterable[str]] = ..., role: _Optional[_Union[_types_pb2.Role, str]] = ..., phase: _Optional[_Union[_types_pb2.Phase, str]] = ..., target_role: _Optional[_Union[_types_pb2.Role, str]] = ..., pinned: _Optional[bool] = ..., problem: _Optional[str] = ..., load: _Optional[_Union[_types_pb2.PhaseLoad, _Mapping]] = ..., cap_bound: _Optional[float] = ...) -> None: ...
 
 class SloStatus(_message.Message):
     __slots__ = ("ttft_target_s", "tpot_target_s", "ttft_attainment", "tpot_attainment", "ttft_window_s", "tpot_window_s", "finished")

@@ -8,8 +8,11 @@ from rapid.core.errors import WireInvalid
 from rapid.v1 import node_pb2
 from rapid.wire import fields
 from rapid.wire.common import decode_load, decode_mark, encode_load, encode_mark
+from rapid.wire.watched import decode_gpu_watch, decode_node_watch, encode_gpu_watch, encode_node_watch
 
 REPORT_INTERVAL_S = (0.1, 10.0)  # the least and the greatest interval that a greeting may ask for
+
+_LINES_MAX = 64  # abilities, or warnings, of one GPU
 
 HEALTHS: Mapping[node_pb2.GpuHealth, GpuHealth] = {
     node_pb2.GPU_HEALTH_OK: GpuHealth.OK,
@@ -37,7 +40,8 @@ class Greeted:
 
 @dataclass(frozen=True, slots=True)
 class GpuDescription:
-    """One GPU that the driver shows; floor and ceiling bound the limits that it accepts."""
+    """One GPU that the driver shows; floor and ceiling bound the limits that it accepts. `unmanageable` says why rapidd
+    never sets one (empty: it does), `lacks` what the driver or GPU cannot do, `warnings` what should be put right."""
 
     gpu: str
     index: int
@@ -46,6 +50,10 @@ class GpuDescription:
     floor_mw: int
     ceiling_mw: int
     fallback_mw: int
+    bus: str = ""
+    unmanageable: str = ""
+    lacks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +171,7 @@ def encode_report(report: NodeReport) -> node_pb2.EnforceResponse:
             gpus=[_gpu_message(gpu) for gpu in report.gpus],
             loads=[encode_load(load) for load in report.loads],
             answers=[_answer_message(answer) for answer in report.answers],
+            watch=encode_node_watch(report.watch),
             load_problems=[
                 node_pb2.LoadProblem(instance=instance, problem=fields.line(problem))
                 for instance, problem in report.load_problems
@@ -188,6 +197,7 @@ def _gpu_message(gpu: GpuReport) -> node_pb2.GpuReport:
         requested_mw=gpu.requested_mw,
         health=HEALTH_VALUES[gpu.health],
         problem=fields.line(gpu.problem),
+        watch=encode_gpu_watch(gpu.watch),
     )
 
 
@@ -223,6 +233,7 @@ def _report(message: node_pb2.NodeReport) -> NodeReport:
         loads=loads,
         answers=fields.each(message.answers, "answers", _answer, fields.ANSWERS_MAX),
         load_problems=fields.each(message.load_problems, "load_problems", _load_problem, fields.LOADS_MAX),
+        watch=fields.inner(message.watch, "watch", decode_node_watch),
     )
 
 
@@ -245,6 +256,7 @@ def _gpu(message: node_pb2.GpuReport) -> GpuReport:
         requested_mw=fields.power(message.requested_mw, "requested_mw", 0) if has("requested_mw") else None,
         health=fields.choice(message.health, "health", HEALTHS),
         problem=fields.text(message.problem, "problem"),
+        watch=fields.inner(message.watch, "watch", decode_gpu_watch),
     )
 
 
@@ -289,6 +301,10 @@ def encode_description(description: NodeDescription) -> node_pb2.DescribeRespons
                 floor_mw=gpu.floor_mw,
                 ceiling_mw=gpu.ceiling_mw,
                 fallback_mw=gpu.fallback_mw,
+                bus=fields.line(gpu.bus),
+                unmanageable=fields.line(gpu.unmanageable),
+                lacks=[fields.line(each) for each in gpu.lacks[:_LINES_MAX]],
+                warnings=[fields.line(each) for each in gpu.warnings[:_LINES_MAX]],
             )
             for gpu in description.gpus
         ],
@@ -318,4 +334,12 @@ def _gpu_description(message: node_pb2.GpuDescription) -> GpuDescription:
         floor_mw=floor_mw,
         ceiling_mw=ceiling_mw,
         fallback_mw=fields.power(message.fallback_mw, "fallback_mw"),
+        bus=fields.text(message.bus, "bus"),
+        unmanageable=fields.text(message.unmanageable, "unmanageable"),
+        lacks=fields.each(message.lacks, "lacks", _line, _LINES_MAX),
+        warnings=fields.each(message.warnings, "warnings", _line, _LINES_MAX),
     )
+
+
+def _line(text: str) -> str:
+    return fields.text(text, "line")

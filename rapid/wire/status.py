@@ -10,6 +10,7 @@ from rapid.wire import fields
 from rapid.wire.common import PHASE_VALUES, PHASES, ROLE_VALUES, ROLES, decode_load, encode_load
 from rapid.wire.node import HEALTH_VALUES, HEALTHS
 from rapid.wire.operator import decode_decision, encode_decision
+from rapid.wire.watched import decode_gpu_watch, decode_node_watch, encode_gpu_watch, encode_node_watch
 
 NODE_HEALTHS: Mapping[controller_pb2.NodeHealth, NodeHealth] = {
     controller_pb2.NODE_HEALTH_NEVER_HEARD: NodeHealth.NEVER_HEARD,
@@ -65,6 +66,7 @@ def _node_message(node: NodeStatus) -> controller_pb2.NodeStatus:
         age_s=node.age_s,
         problem=fields.line(node.problem),
         gpus=[_gpu_message(gpu) for gpu in node.gpus],
+        watch=encode_node_watch(node.watch),
     )
 
 
@@ -83,6 +85,7 @@ def _gpu_message(gpu: GpuStatus) -> controller_pb2.GpuStatus:
         health=HEALTH_VALUES[gpu.health],
         problem=fields.line(gpu.problem),
         instance=gpu.instance,
+        watch=encode_gpu_watch(gpu.watch),
     )
 
 
@@ -98,6 +101,7 @@ def _instance_message(instance: InstanceStatus) -> controller_pb2.InstanceStatus
         pinned=instance.pinned,
         problem=fields.line(instance.problem),
         load=None if instance.load is None else encode_load(instance.load),
+        cap_bound=instance.cap_bound,
     )
 
 
@@ -175,6 +179,7 @@ def _node(message: controller_pb2.NodeStatus) -> NodeStatus:
         age_s=fields.seconds(message.age_s, "age_s", most_s=math.inf),
         problem=fields.text(message.problem, "problem"),
         gpus=fields.each(message.gpus, "gpus", _gpu, fields.GPUS_MAX),
+        watch=fields.inner(message.watch, "watch", decode_node_watch),
     )
 
 
@@ -193,6 +198,7 @@ def _gpu(message: controller_pb2.GpuStatus) -> GpuStatus:
         health=fields.choice(message.health, "health", HEALTHS),
         problem=fields.text(message.problem, "problem"),
         instance=fields.name_or_empty(message.instance, "instance"),
+        watch=fields.inner(message.watch, "watch", decode_gpu_watch),
     )
 
 
@@ -209,6 +215,7 @@ def _instance(message: controller_pb2.InstanceStatus) -> InstanceStatus:
         pinned=message.pinned,
         problem=fields.text(message.problem, "problem"),
         load=fields.inner(message.load, "load", decode_load) if message.HasField("load") else None,
+        cap_bound=fields.fraction(message.cap_bound, "cap_bound") if message.HasField("cap_bound") else None,
     )
 
 

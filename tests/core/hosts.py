@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from rapid.core.cluster import GpuHealth, GrantBatch, Greeting, Mark, NodeReport, PhaseLoad, Renewal
 from rapid.core.errors import watts
-from rapid.core.guard import Duty, Guard, GuardedGpu, GuardMemory, Persist, ReportSoon, Say, Write
+from rapid.core.guard import Duty, FindHolders, Guard, GuardedGpu, GuardMemory, Persist, ReportSoon, Say, Write
 
 W = 1_000  # milliwatts
 FLOOR, FALLBACK, CEILING = 100 * W, 400 * W, 700 * W
@@ -145,7 +145,7 @@ class Host:
                     self.writes[gpu] = duty
                 case ReportSoon():
                     self.soon = True
-                case Say():
+                case Say() | FindHolders():
                     pass
         self.words += said
         return said
@@ -240,6 +240,8 @@ def in_words(duty: Duty) -> str:
             return f"write {gpu} {watts(limit_mw)}"
         case Say(level, event, about, detail):
             return f"{level}: {event} {about}: {detail}"
+        case FindHolders(gpu):
+            return f"who holds {gpu}"
         case ReportSoon():
             return "report soon"
 

@@ -11,8 +11,9 @@ GENERATED = "rapid/v1/"
 WAITS = "tests/wait.py"
 
 ERRORS = "rapid.core.errors"
-NOUNS = ("rapid.core.cluster", ERRORS)
+NOUNS = ("rapid.core.cluster", "rapid.core.watched", ERRORS)
 SHAPES = (*NOUNS, "rapid.core.settings", "rapid.core.status")
+NODE_CORE = ("rapid.core.drift", "rapid.core.excursion", "rapid.core.guard", "rapid.core.vigil")
 SHELL = ("rapid.v1", "rapid.wire", "rapid.clock", "rapid.log", "rapid.rpc", "rapid.tls")
 DAEMON = (*SHELL, "rapid.config", "rapid.notify", "rapid.scrape", "rapid.streams")
 SERVER = ("google", "grpc", "grpc_health", "grpc_reflection", "grpc_status", "prometheus_client", "structlog")
@@ -45,12 +46,11 @@ AREAS = (
     Area("rapid.clock", (ERRORS,)),
     Area(
         "rapidd",
-        (*NOUNS, "rapid.core.findings", "rapid.core.guard", "rapid.facts", *DAEMON),
+        (*NOUNS, *NODE_CORE, "rapid.core.findings", "rapid.facts", *DAEMON),
         (*SERVER, "click", "msgspec", "psutil"),
     ),
     Area("rapidd.device", NOUNS, ("pynvml", "amdsmi", "psutil")),
     Area("rapidd.device.sim", (*NOUNS, "rapid.simgpu", "rapidd.device")),
-    Area("rapidd.load", (*NOUNS, *DAEMON, "rapid.core.scraped", "rapidd.talk"), (*SERVER, "h11", "psutil")),
     Area("rapidd.load", (*NOUNS, *DAEMON, "rapid.core.scraped", "rapidd.talk"), (*SERVER, "h11", "psutil")),
     Area("rapidctl", (ERRORS, "rapidctl.commands", "rapidctl.output"), ("click",)),
     Area("rapidctl.output", SHAPES, ("click", "msgspec", "rich")),
@@ -63,6 +63,24 @@ AREAS = (
         "rapidctl.commands",
         (*SHAPES, "rapid.v1", "rapid.wire", "rapid.config", "rapid.tls", "rapidctl.client", "rapidctl.output"),
         ("click", "grpc", "rich"),
+    ),
+    Area(
+        "rapidctl.commands.doctor",
+        (*SHAPES, "rapid.clock", "rapid.core.findings", "rapidctl.commands", "rapidctl.doctor", "rapidctl.output"),
+        ("click",),
+    ),
+    Area(
+        "rapidctl.doctor",
+        (
+            *SHAPES,
+            *SHELL,
+            "rapid.config",
+            "rapid.core.findings",
+            "rapid.facts",
+            "rapidctl.client",
+            "rapidctl.controller.peek",
+        ),
+        ("grpc",),
     ),
     Area(
         "rapidctl.commands.demo",

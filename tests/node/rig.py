@@ -7,11 +7,11 @@ from rapid.core.cluster import GpuReport, GrantBatch, Greeting, Mark, Renewal
 from rapid.core.errors import DeviceError
 from rapid.core.guard import Guard, GuardedGpu, GuardMemory
 from rapidd.agent import Agent
-from rapidd.device.base import LimitReading, PowerReading
+from rapidd.device.base import Holder, LimitReading, PowerReading
 from rapidd.inbox import Inbox
 from rapidd.load.push import LoadTable
 from rapidd.talk import Talk
-from rapidd.worker import Sampled, WriteDone
+from rapidd.worker import HeldBy, Sampled, WriteDone
 
 FLOOR_MW, FALLBACK_MW, CEILING_MW = 100_000, 400_000, 700_000
 GPUS = ("GPU-a", "GPU-b")
@@ -30,6 +30,7 @@ class ScriptedWorker:
         self.busy_since_s: float | None = None
         self.writes: list[int] = []
         self.samples = 0
+        self.holders: tuple[Holder, ...] = ()
 
     def submit_write(self, limit_mw: int) -> None:
         self.writes.append(limit_mw)
@@ -49,6 +50,9 @@ class ScriptedWorker:
         at_s = self._rig.now_s
         power = None if self.error else PowerReading(self.draw_mw, 5_000)
         self._rig.inbox.deliver(Sampled(self.gpu, self._reading(), power, self.error, at_s, at_s))
+
+    def find_holders(self) -> None:
+        self._rig.inbox.deliver(HeldBy(self.gpu, self.holders))
 
     def _reading(self) -> LimitReading | None:
         return None if self.error else LimitReading(self.limit_mw, self.limit_mw)

@@ -225,7 +225,7 @@ async def test_a_limit_that_someone_else_moves_is_put_back() -> None:
     rig.turn()
     rig.turn()
     assert rig.limits_mw() == (600_000, 600_000)
-    assert rig.logged("limit moved")[0].startswith("limit went from 600 W to 700 W without us")
+    assert rig.logged("limit moved") == ["another process: 600 W to 700 W; 600 W is ours"]
 
 
 # ---- reports ----

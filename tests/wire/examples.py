@@ -7,6 +7,7 @@ from google.protobuf.message import Message
 
 from rapid.core import cluster, commands, status
 from rapid.core.cluster import EngineHello, GpuHealth, Histogram, Mark, NodeHealth, Phase, PhaseLoad, Role
+from rapid.core.watched import GpuWatch, Mover, NodeWatch
 from rapid.v1 import controller_pb2
 from rapid.wire import common, engine, node, operator
 from rapid.wire.status import decode_status, encode_status
@@ -29,6 +30,19 @@ LOAD = PhaseLoad(
     tpot=Histogram((0.02, 0.04), (1, 2, 3)),
     gpus=("GPU-1",),
 )
+GPU_WATCH = GpuWatch(
+    unmanaged="MIG is on",
+    moves=((Mover.PROCESS, 3), (Mover.RELOAD, 1)),
+    last_move="another process: 500 W to 700 W",
+    repairs=4,
+    xids=2,
+    xid=79,
+    losses=1,
+    over_s=2.0,
+    unmeasured_s=4.0,
+    cap_bound=0.25,
+)
+NODE_WATCH = NodeWatch(watched_s=60.0, over_s=2.0, unmeasured_s=4.0, excursions=1, excursion="draws 1100 W")
 GPU = cluster.GpuReport(
     gpu="GPU-1",
     index=1,
@@ -45,6 +59,7 @@ GPU = cluster.GpuReport(
     requested_mw=600_000,
     health=GpuHealth.OK,
     problem="warm",
+    watch=GPU_WATCH,
 )
 REPORT = cluster.NodeReport(
     node="h1",
@@ -57,6 +72,7 @@ REPORT = cluster.NodeReport(
     loads=(LOAD,),
     answers=(cluster.GrantAnswer(MARK, "GPU-1", "applied", "as granted"),),
     load_problems=(("i1", "its metrics cannot be read"),),
+    watch=NODE_WATCH,
 )
 BATCH = cluster.GrantBatch("h1", "a1", "c1", MARK, 17.5, (("GPU-1", 600_000), ("GPU-2", 400_000)))
 RENEWAL = cluster.Renewal("h1", "a1", "c1", 3, 17.5)
@@ -66,7 +82,11 @@ DESCRIPTION = node.NodeDescription(
     backend="sim",
     incarnation="a1",
     hard_budget_mw=4_800_000,
-    gpus=(node.GpuDescription("GPU-1", 1, "MI300X", "6.8", 400_000, 750_000, 500_000),),
+    gpus=(
+        node.GpuDescription(
+            "GPU-1", 1, "MI300X", "6.8", 400_000, 750_000, 500_000, "0000:01:00.0", "MIG", ("Xid",), ("no persistence",)
+        ),
+    ),
 )
 HELLO = EngineHello(
     instance="i1",
@@ -126,13 +146,15 @@ STATUS = status.Status(
                     health=GpuHealth.OK,
                     problem="warm",
                     instance="i1",
+                    watch=GPU_WATCH,
                 ),
             ),
+            watch=NODE_WATCH,
         ),
     ),
     instances=(
         status.InstanceStatus(
-            "i1", "sim 1", "h1", ("GPU-1",), Role.PREFILL, Phase.SERVING, Role.DECODE, True, "slow", LOAD
+            "i1", "sim 1", "h1", ("GPU-1",), Role.PREFILL, Phase.SERVING, Role.DECODE, True, "slow", LOAD, 0.5
         ),
     ),
     slo=status.SloStatus(cluster.SloTargets(), 0.5, 0.6, 0.7, 0.03, 100),

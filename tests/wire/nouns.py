@@ -4,7 +4,7 @@ from typing import TypeVar
 
 from hypothesis import strategies as st
 
-from rapid.core import cluster, commands, status
+from rapid.core import cluster, commands, status, watched
 from rapid.core.cluster import Histogram, NodeHealth, Phase, Role
 from rapid.wire import engine, fields, node
 
@@ -60,6 +60,29 @@ loads = st.builds(
 )
 
 
+gpu_watches = st.builds(
+    watched.GpuWatch,
+    unmanaged=texts,
+    moves=st.lists(st.tuples(st.sampled_from(watched.Mover), st.integers(1, fields.COUNT_MAX)), max_size=4).map(tuple),
+    last_move=texts,
+    repairs=counts,
+    xids=counts,
+    xid=numbers_32,
+    losses=counts,
+    over_s=times_s,
+    unmeasured_s=times_s,
+    cap_bound=maybe(fractions),
+)
+node_watches = st.builds(
+    watched.NodeWatch,
+    watched_s=times_s,
+    over_s=times_s,
+    unmeasured_s=times_s,
+    excursions=counts,
+    excursion=texts,
+)
+
+
 @st.composite
 def gpu_reports(draw: st.DrawFn, gpu: st.SearchStrategy[str] = names) -> cluster.GpuReport:
     floor_mw, ceiling_mw = sorted([draw(gpu_mw), draw(gpu_mw)])
@@ -81,6 +104,7 @@ def gpu_reports(draw: st.DrawFn, gpu: st.SearchStrategy[str] = names) -> cluster
             requested_mw=maybe(gpu_mw_or_zero),
             health=st.sampled_from(cluster.GpuHealth),
             problem=texts,
+            watch=gpu_watches,
         )
     )
 
@@ -105,6 +129,7 @@ reports = st.builds(
     loads=st.lists(loads, max_size=3, unique_by=lambda load: load.instance).map(tuple),
     answers=st.lists(answers, max_size=3).map(tuple),
     load_problems=st.lists(load_problems, max_size=3).map(tuple),
+    watch=node_watches,
 )
 greetings = st.builds(cluster.Greeting, epoch=st.integers(1, fields.COUNT_MAX), controller_id=names)
 batches = st.builds(
@@ -139,6 +164,10 @@ def gpu_descriptions(draw: st.DrawFn) -> node.GpuDescription:
             floor_mw=st.just(floor_mw),
             ceiling_mw=st.just(ceiling_mw),
             fallback_mw=gpu_mw,
+            bus=texts,
+            unmanageable=texts,
+            lacks=st.lists(texts, max_size=3).map(tuple),
+            warnings=st.lists(texts, max_size=3).map(tuple),
         )
     )
 
@@ -232,6 +261,7 @@ gpu_statuses = st.builds(
     health=st.sampled_from(cluster.GpuHealth),
     problem=texts,
     instance=st.just("") | names,
+    watch=gpu_watches,
 )
 statuses = st.builds(
     status.Status,
@@ -264,6 +294,7 @@ statuses = st.builds(
             age_s=times_s | st.just(float("inf")),
             problem=texts,
             gpus=st.lists(gpu_statuses, max_size=3).map(tuple),
+            watch=node_watches,
         ),
         max_size=2,
     ).map(tuple),
@@ -280,6 +311,7 @@ statuses = st.builds(
             pinned=st.booleans(),
             problem=texts,
             load=maybe(loads),
+            cap_bound=maybe(fractions),
         ),
         max_size=2,
     ).map(tuple),

@@ -25,6 +25,8 @@ ZERO_MEANS_SOMETHING = {
     *("last_decision", "parent", "reserved_mw", "held_mw", "over_budget", "advice", "age_s", "target_mw", "limit_mw"),
     *("managed", "instance", "pinned", "ttft_target_s", "tpot_target_s", "ttft_attainment", "tpot_attainment"),
     *("ttft_window_s", "tpot_window_s", "text", "bounds_s"),
+    *("watch", "unmanaged", "moves", "last_move", "repairs", "xids", "xid", "losses", "over_s", "unmeasured_s"),
+    *("cap_bound", "watched_s", "excursions", "excursion", "bus", "unmanageable", "lacks", "warnings"),
     *("predicted", "held", "horizon_s", "candidates", "chosen", "measured", "scored", "prediction_error"),
 }
 # Where the same name is REQUIRED in one message and has a meaningful zero in another, by the message's type.
