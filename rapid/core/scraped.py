@@ -15,6 +15,7 @@ from rapid.core.errors import ScrapeFailed
 _EVIDENCE = 8  # finished requests that tell a role (assumed): one alone may show its first token and no more
 _RECEIVED_TIMES = 8  # of decode: it received so many times the prompt tokens that it computed again itself (assumed)
 _PROMPTS = 32.0  # requests over which the mean prompt is followed (assumed)
+_TOKENS_MAX = 2**53  # as a counter of them may say at most
 _MARKS = 1024  # looks back for the request that waits longest; at one a second, 17 minutes
 
 
@@ -91,7 +92,7 @@ class Follower:
             role=role,
             at_s=at_s,
             waiting_requests=now.waiting_requests,
-            waiting_tokens=round(now.waiting_requests * self._mean_prompt()),
+            waiting_tokens=min(_TOKENS_MAX, round(now.waiting_requests * self._mean_prompt())),
             running_requests=now.running_requests,
             kv_used_fraction=now.kv_used_fraction,
             arrived=max(old.arrived, finished + now.running_requests + now.waiting_requests),

@@ -12,6 +12,7 @@ from rapid.core.errors import ScrapeFailed
 PIECE_BYTES = 16 * 2**10  # read at once; between pieces the enforcement loop has its turn
 HEAD_MAX_BYTES = 16 * 2**10
 RAW_MAX_BYTES = 16 * 2**20  # of everything that comes, heads and chunk sizes too; the page has a bound of its own
+INTERIM_MAX = 8  # of 100 Continue and the like
 TYPES = ("text/plain",)  # what we ask for; protobuf and OpenMetrics are not read
 SHOWN = 60  # characters of what a peer says, in a message
 
@@ -41,7 +42,7 @@ async def _talk(
     peer = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_MAX_BYTES)
     writer.write(peer.send(_request(url)) or b"")
     writer.write(peer.send(h11.EndOfMessage()) or b"")
-    left = RAW_MAX_BYTES
+    left, interim = RAW_MAX_BYTES, 0
     while not isinstance(event := peer.next_event(), h11.EndOfMessage):
         if event is h11.NEED_DATA:
             data = await reader.read(PIECE_BYTES)
@@ -54,6 +55,10 @@ async def _talk(
             _check(event)
         elif isinstance(event, h11.Data):
             take(bytes(event.data))
+        elif isinstance(event, h11.InformationalResponse):
+            interim += 1
+            if interim > INTERIM_MAX:
+                raise ScrapeFailed(f"sent more than {INTERIM_MAX} answers that are none")
         elif isinstance(event, h11.ConnectionClosed):
             raise ScrapeFailed("hung up without an answer")
 

@@ -6,8 +6,11 @@ another engine below it, a supervisor or a shell: all of the host's GPUs would b
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import psutil
@@ -18,6 +21,7 @@ from rapid.core.errors import ConfigInvalid
 LOOK_S = 60.0  # between two looks at all processes of the host, which cost some ten milliseconds
 SOON_S = 5.0  # after an engine came or restarted: it has loaded no weights before
 LOOK_TIMEOUT_S = 10.0
+LIST_TIMEOUT_S = 2.0
 CLIMB_MAX = 3  # parents above the listener
 
 Pids = Mapping[str, tuple[int, ...]]  # by GPU, as the driver lists them
@@ -39,11 +43,42 @@ class Owned:
     problem: str = ""
 
 
-class Owners:
-    """The GPUs of every engine, found again and again. `list_pids` asks the driver."""
+class Lister(Protocol):
+    """What is asked of the one who makes all calls to a GPU: rapidd.worker.Worker."""
 
-    def __init__(self, engines: Sequence[EngineTable], list_pids: Callable[[], Awaitable[Pids]]) -> None:
-        self._list_pids = list_pids
+    @property
+    def gpu(self) -> str: ...
+
+    def submit_list(self, done: Callable[[tuple[int, ...]], None]) -> None: ...
+
+
+async def list_pids(workers: Sequence[Lister], timeout_s: float = LIST_TIMEOUT_S) -> Pids:
+    """The processes on every GPU whose driver tells them within timeout_s."""
+    loop, whole = asyncio.get_running_loop(), asyncio.Event()
+    listed: dict[str, tuple[int, ...]] = {}
+
+    def take(gpu: str, pids: tuple[int, ...]) -> None:
+        listed[gpu] = pids
+        if len(listed) == len(workers):
+            whole.set()
+
+    def hand_over(gpu: str, pids: tuple[int, ...]) -> None:
+        with contextlib.suppress(RuntimeError):  # a call that hung until the loop was gone
+            loop.call_soon_threadsafe(take, gpu, pids)
+
+    for worker in workers:
+        worker.submit_list(partial(hand_over, worker.gpu))
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await whole.wait()
+    return listed
+
+
+class Owners:
+    """The GPUs of every engine, found again and again by the processes that `ask` gets from the driver."""
+
+    def __init__(self, engines: Sequence[EngineTable], ask: Callable[[], Awaitable[Pids]]) -> None:
+        self._ask = ask
         self._unknown = tuple(engine for engine in engines if not engine.gpus)
         self._owned = {engine.instance: Owned(engine.gpus) for engine in engines}
         self._soon = asyncio.Event()
@@ -72,7 +107,7 @@ class Owners:
         """Find the GPUs of every engine that has none configured. What could not be found out now stays as it was."""
         try:
             async with asyncio.timeout(LOOK_TIMEOUT_S):
-                pids, host = await self._list_pids(), await asyncio.to_thread(look_at_host)
+                pids, host = await self._ask(), await asyncio.to_thread(look_at_host)
         except TimeoutError:
             return
         self._owned |= find(self._unknown, pids, host)

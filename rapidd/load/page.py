@@ -19,7 +19,7 @@ LINE_MAX_BYTES = 16 * 2**10  # labels are short; HELP lines too
 SERIES_MAX = 4096  # wanted ones: 16 data-parallel ranks of vLLM show 1,000
 BUCKETS_MAX = 256  # upper bounds of one histogram, as in a report
 COUNT_MAX = 2**53  # a float counts no further
-GAUGE_MAX = 2**32 - 1  # requests that wait or run, as in a report
+GAUGE_MAX = 10_000_000  # requests that wait or run in one engine (assumed: more is a mistake)
 
 Labels = dict[str, str]
 Series = tuple[Labels, float]
@@ -130,7 +130,7 @@ class Page:
             families = list(text_string_to_metric_families(text))
             samples = [(each.name, each.labels, float(each.value)) for one in families for each in one.samples]
         except (ValueError, IndexError, KeyError, OverflowError) as error:
-            raise ScrapeFailed(f"its page is no Prometheus text: {str(error)[:80]!r}") from error
+            raise ScrapeFailed(f"its page is no Prometheus text: {str(error)[:80]!a}") from error
         for name, labels, value in samples:
             key = (name, frozenset(labels.items()))
             if key in self._seen:
@@ -151,7 +151,7 @@ _ENGINES = re.compile(rb"^(vllm|sglang|dynamo_frontend|dynamo_component|smg)[:_]
 def _count(name: str, value: float, most: int) -> int:
     """A whole number of things; a counter is a float on the wire."""
     if not 0 <= value <= most:  # NaN as well
-        raise ScrapeFailed(f"{name} is {value:g}, outside 0..{most}")
+        raise ScrapeFailed(f"{name} is {value:.16g}, outside 0..{most}")
     if value != int(value):
         raise ScrapeFailed(f"{name} is {value:g}, which is no whole number")
     return int(value)
@@ -161,7 +161,7 @@ def _bound(name: str, labels: Labels) -> float:
     try:
         bound_s = float(labels["le"])
     except (KeyError, ValueError) as error:
-        raise ScrapeFailed(f'{name} has a bucket with le="{labels.get("le", "")[:40]}", which is no bound') from error
+        raise ScrapeFailed(f"{name} has a bucket with le={labels.get('le', '')[:40]!a}, which is no bound") from error
     if math.isnan(bound_s) or bound_s < 0:
-        raise ScrapeFailed(f'{name} has a bucket with le="{labels["le"][:40]}", which is no bound')
+        raise ScrapeFailed(f"{name} has a bucket with le={labels['le'][:40]!a}, which is no bound")
     return bound_s

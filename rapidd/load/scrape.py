@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from random import Random
 from urllib.parse import urlsplit
 
@@ -12,7 +13,7 @@ from rapid.core.errors import Refused, ScrapeFailed
 from rapid.core.scraped import Follower, Scraped
 from rapidd.load.http import fetch
 from rapidd.load.kinds import KINDS, read
-from rapidd.load.owners import Owners
+from rapidd.load.owners import Lister, Owners, list_pids
 from rapidd.load.page import Page
 from rapidd.load.push import LoadTable
 from rapidd.talk import Talk
@@ -39,7 +40,10 @@ class Scraper:
         await asyncio.sleep(interval_s * dice.random())
         while True:
             begun_s = self._clock()
-            await self.look()
+            try:
+                await self.look()
+            except Exception as mistake:  # ours; an engine's metrics must not cost the host its limits
+                self._note("load missing", f"{self._engine.url} unexpected {type(mistake).__name__}: {mistake}")
             pause_s = interval_s * dice.uniform(1 - JITTER, 1 + JITTER)
             await asyncio.sleep(max(0.0, begun_s + pause_s - self._clock()))
 
@@ -86,13 +90,13 @@ class Scraper:
 
 async def scrape_all(
     engines: Sequence[EngineTable],
+    workers: Sequence[Lister],
     loads: LoadTable,
-    owners: Owners,
     talk: Talk,
     clock: Callable[[], float],
 ) -> None:
     """Look at every engine until cancelled."""
-    dice = Random()
+    dice, owners = Random(), Owners(engines, partial(list_pids, workers))
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(owners.run())
         for engine in engines:
