@@ -15,7 +15,7 @@ from rapid.core.cluster import Role
 from rapid.core.errors import ConfigInvalid, watts
 from rapid.tls import UNIX, TlsConfig, check_address
 
-BACKENDS = ("nvml", "sim")
+BACKENDS = ("nvml", "amdsmi", "sim")
 ENGINES = ("vllm", "sglang", "dynamo")
 INTERVAL_S = (0.2, 5.0)  # between two looks at an engine: a load that is 10 s old is no longer reported
 SAMPLE_INTERVAL_S = (0.01, 1.0)  # a limit that somebody else moves is to be noticed within a second

@@ -232,7 +232,7 @@ def test_the_message_of_a_mismatch_names_both_limits() -> None:
 def test_a_backend_nobody_knows_is_a_config_error() -> None:
     with pytest.raises(ConfigInvalid) as caught:
         open_backend("cuda")
-    assert str(caught.value) == "config key device.backend: no backend named 'cuda' (known: nvml, sim)"
+    assert str(caught.value) == "config key device.backend: no backend named 'cuda' (known: nvml, amdsmi, sim)"
     assert caught.value.key == "device.backend"
 
 

@@ -6,8 +6,10 @@ runs the real daemon on them, on any machine with a C compiler. No pytest in her
 
 import ctypes
 import fcntl
+import importlib.util
 import mmap
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -20,6 +22,7 @@ from typing import Any
 MAX_GPUS = 16
 HERE = Path(__file__).parent
 LIBRARIES = {"nvml": "libnvidia-ml.so.1", "amdsmi": "libamd_smi.so"}
+_LOOKS = {"nvml": ("Fake H200", "GPU-", "00000000"), "amdsmi": ("Fake MI300X", "", "0000")}
 
 # nvmlReturn_t, the ones that tests speak of. A person writes them into the script by name.
 UNINITIALIZED, INVALID_ARGUMENT, NOT_SUPPORTED, NO_PERMISSION = 1, 2, 3, 4
@@ -31,16 +34,36 @@ class NoCompiler(Exception):
     """There is no gcc or cc on this machine."""
 
 
+class NoBinding(Exception):
+    """The Python package that the fake library is for is not installed."""
+
+
 def build(folder: Path, kind: str = "nvml") -> Path:
-    """Compile the fake library "nvml" or "amdsmi" into `folder`; its path. Raises NoCompiler where there is none."""
+    """Compile the fake library "nvml" or "amdsmi" into `folder`; its path. Raises NoCompiler or NoBinding."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         raise NoCompiler("a fake GPU library needs gcc or cc (Debian: apt install gcc libc6-dev)")
     library = folder / LIBRARIES[kind]
     flags = ["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-Wl,-soname,{library.name}"]
+    flags.append("-Wl,-Bsymbolic")  # both fakes may live in one process, each with its own half of host.c
     sources = [str(HERE / "host.c"), str(HERE / f"{kind}.c")]
+    if kind == "amdsmi":
+        stubs = folder / "stubs.c"
+        stubs.write_text(
+            "".join(f"__attribute__((weak)) int {name}(void) {{ return 2; }}\n" for name in _amdsmi_names())
+        )
+        sources.append(str(stubs))
     subprocess.run([compiler, *flags, "-o", str(library), *sources, "-lpthread"], check=True, timeout=60)
     return library
+
+
+def _amdsmi_names() -> list[str]:
+    """Every function that the Python package amdsmi looks up when it is imported, without importing it."""
+    found = importlib.util.find_spec("amdsmi")
+    if found is None or found.origin is None:
+        raise NoBinding("the fake AMD library needs the Python package amdsmi (pip install amdsmi)")
+    wrapper = Path(found.origin).with_name("amdsmi_wrapper.py").read_text()
+    return sorted(set(re.findall(r"_libraries\['libamd_smi\.so'\]\.(\w+)", wrapper)))
 
 
 def preload(library: Path) -> None:
@@ -143,15 +166,19 @@ class Record:
 class FakeGpus:
     """The GPUs of one host, as their driver shows them; `env` is what a process needs to run on it."""
 
-    def __init__(self, folder: Path, *, gpus: int, floor_mw: int = 100_000, ceiling_mw: int = 700_000) -> None:
+    def __init__(
+        self, folder: Path, kind: str = "nvml", *, gpus: int, floor_mw: int = 100_000, ceiling_mw: int = 700_000
+    ) -> None:
         assert 0 <= gpus <= MAX_GPUS
+        name, prefix, domain = _LOOKS[kind]
         self.path = folder / "gpus.script"
         self.driver, self.loaded, self.loads = "999.42", True, 1
         self.answers: dict[str, int] = {}
         self.gpus = [
             Gpu(
-                f"GPU-{index:08x}-0000-4000-8000-000000000000",
-                bus=f"00000000:{index + 1:02X}:00.0",
+                f"{prefix}{index:08x}-0000-4000-8000-000000000000",
+                name,
+                bus=f"{domain}:{index + 1:02X}:00.0",
                 minor=index,
                 floor_mw=floor_mw,
                 ceiling_mw=ceiling_mw,

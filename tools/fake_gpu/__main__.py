@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from tools.fake_gpu import LIBRARIES, MAX_GPUS, FakeGpus, NoCompiler, build
+from tools.fake_gpu import LIBRARIES, MAX_GPUS, FakeGpus, NoBinding, NoCompiler, build
 
 START_S = 20.0
 DEMAND_MW = 650_000  # so that there is something to see
@@ -54,10 +54,10 @@ def main() -> int:
         old.unlink()
     try:
         library = build(folder, options.backend)
-    except NoCompiler as error:
+    except (NoCompiler, NoBinding) as error:
         sys.stderr.write(f"fake_gpu: {error}\n")
         return 1
-    gpus = FakeGpus(folder, gpus=options.gpus)
+    gpus = FakeGpus(folder, options.backend, gpus=options.gpus)
     for gpu in gpus.gpus:
         gpu.demand_mw = DEMAND_MW
     config = folder / "rapidd.toml"
