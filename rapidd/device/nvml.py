@@ -79,7 +79,9 @@ class NvmlBackend:
             if error.value != Status.TIMEOUT:
                 self._watch.rest(timeout_s)  # it did not wait, so we do
             return None
-        return DeviceEvent(self._uuid(data.device), EventKind.XID, data.eventData, _XIDS.get(data.eventData, ""))
+        number = int(data.eventData)
+        detail = f"Xid {number}: {_XIDS[number]}" if number in _XIDS else f"Xid {number}"
+        return DeviceEvent(self._uuid(data.device), EventKind.XID, number, detail)
 
     def _uuid(self, handle: Any) -> str:
         try:

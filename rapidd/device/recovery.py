@@ -12,7 +12,8 @@ from rapid.core.cluster import EventKind
 from rapid.core.errors import DeviceError
 from rapidd.device.base import DeviceEvent
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 1.0  # between two tries; a fresh driver holds no limit, so it must not wait long
+# Between two tries. A driver that has just been loaded holds nothing back, so it must not wait long for its limits.
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 0.5
 _LOCK_WAIT_S = 0.1  # for a call that is under way
 _EVENTS_MAX = 256
 # A driver cannot be woken from its wait for an event: this is how long a loss, or the end, may have to wait for it.

@@ -40,8 +40,8 @@ def kinds(backend: NvmlBackend, count: int) -> list[tuple[str, EventKind]]:
 
 def test_an_xid_comes_with_its_gpu_its_number_and_its_meaning(backend: NvmlBackend, fake_nvml: FakeGpus) -> None:
     fake_nvml.gpus[1].xids = (79, 12345)
-    assert event_of(backend) == DeviceEvent(GPU1, EventKind.XID, 79, "the GPU has fallen off the bus")
-    assert event_of(backend) == DeviceEvent(GPU1, EventKind.XID, 12345, "")
+    assert event_of(backend) == DeviceEvent(GPU1, EventKind.XID, 79, "Xid 79: the GPU has fallen off the bus")
+    assert event_of(backend) == DeviceEvent(GPU1, EventKind.XID, 12345, "Xid 12345")
     assert backend.wait_event(SHORT_S) is None
 
 

@@ -104,6 +104,59 @@ async def test_a_driver_call_that_hangs_is_told_while_the_other_gpu_obeys(host: 
     wait_for(lambda: daemon.process.poll() == 0, DEADLINE_S, "the end")
 
 
+async def test_a_gpu_that_comes_back_gets_its_limit_again(host: NvmlHost) -> None:
+    daemon = host.start(env=host.env)
+    async with daemon.open_channel() as channel:
+        call = await greet(channel, interval_s=0.1)
+        await call.write(grants(1, 650_000, lease_s=60.0, incarnation=daemon.incarnation, gpus=host.names))
+        await wait_until(lambda: host.limits_mw() == (650_000, 650_000), DEADLINE_S, "granted limits")
+        host.nvml.gpus[0].lost = True
+        await wait_until(lambda: host.logged("gpu lost"), DEADLINE_S, "the loss in the log")
+        host.nvml.gpus[0].write(700_000)  # what a reset leaves behind
+        host.nvml.gpus[0].lost = False
+        await wait_until(lambda: max(host.limits_mw()) <= 650_000, DEADLINE_S, "the limit again")
+        report = await next_report(call)
+        while report.gpus[0].health is not GpuHealth.OK:
+            report = await next_report(call)
+        call.cancel()
+    assert [line["about"] for line in host.logged("gpu back")] == [host.names[0]]
+    assert max(entry.asked_mw for entry in host.nvml.record() if entry.pid == daemon.process.pid) == 650_000
+
+
+async def test_a_driver_that_is_reloaded_gets_its_limits_again(host: NvmlHost) -> None:
+    daemon = host.start(env=host.env)
+    assert host.limits_mw() == (500_000, 500_000)
+    host.nvml.unload()
+    await wait_until(lambda: len(host.logged("gpu lost")) >= 2, DEADLINE_S, "the loss in the log")
+    host.nvml.load()
+    await wait_until(lambda: len(host.logged("gpu reloaded")) == 2, DEADLINE_S, "the reload in the log")
+    await wait_until(lambda: host.limits_mw() == (500_000, 500_000), DEADLINE_S, "the fallback again")
+    for gpu in host.names:
+        entries = [entry for entry in host.nvml.record() if entry.gpu == gpu]
+        # Ours at the start, the fresh driver's own, and ours again at once.
+        limits = [(entry.enforced_mw, entry.pid) for entry in entries]
+        assert limits[:3] == [(500_000, daemon.process.pid), (700_000, 0), (500_000, daemon.process.pid)]
+        assert {limit_mw for limit_mw, _ in limits[3:]} <= {500_000}
+    assert daemon.stop() == 0
+
+
+def test_an_xid_is_in_the_log_with_its_number_and_meaning(host: NvmlHost) -> None:
+    daemon = host.start(env=host.env)
+    host.nvml.gpus[1].xids = (94,)
+    wait_for(lambda: host.logged("gpu xid"), DEADLINE_S, "the Xid")
+    (line,) = host.logged("gpu xid")
+    assert (line["about"], line["detail"]) == (host.names[1], "Xid 94: contained memory error")
+    assert daemon.stop() == 0
+
+
+def test_a_gpu_in_mig_mode_is_left_alone(host: NvmlHost) -> None:
+    host.nvml.gpus[0].mig = True
+    daemon = host.start(env=host.env)
+    assert host.limits_mw() == (700_000, 500_000)
+    assert daemon.stop() == 0
+    assert {entry.gpu for entry in host.nvml.record()} == {host.names[1]}
+
+
 def test_a_driver_that_does_not_start_ends_with_3(host: NvmlHost) -> None:
     host.nvml.unload()
     process = host.launch(env=host.env)
