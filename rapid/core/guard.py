@@ -33,7 +33,7 @@ from rapid.core.compliance import Measured, Reading
 from rapid.core.drift import FenceSettings, Seen
 from rapid.core.duties import Duty, FindHolders, GuardedGpu, GuardMemory, Persist, ReportSoon, Say, Write
 from rapid.core.errors import LimitRefused, Stale, watts
-from rapid.core.excursion import Cut, LetGo
+from rapid.core.excursion import Cut
 from rapid.core.guarded import GpuState, at_start
 from rapid.core.vigil import Vigil
 from rapid.core.watched import Mover, NodeWatch
@@ -367,13 +367,14 @@ class Guard:
         verdict = self.vigil.sampled(gpu, reading, at_s)
         if verdict is None:
             return []
-        factor = verdict.factor if isinstance(verdict, Cut) else None
         managed = [each for each in self._gpus.values() if not each.unmanaged]
         for each in managed:
-            each.cut(factor)
+            each.cut(verdict.factor if isinstance(verdict, Cut) else None)
         writes = [duty for each in managed for duty in self._enforce(each, at_s)]
-        level, event = ("info", "excursion over") if isinstance(verdict, LetGo) else ("error", "excursion")
-        return [*writes, Say(level, event, self.node, self.vigil.text), ReportSoon()]
+        say = Say("info", "excursion over", self.node, "limits go back to what is granted")
+        if isinstance(verdict, Cut):
+            say = Say("error", "excursion", self.node, self.vigil.text)
+        return [*writes, say, ReportSoon()]
 
     def _enforce(self, gpu: GpuState, at_s: float) -> list[Duty]:
         return [self._write(gpu, at_s)] if gpu.is_due(at_s, self.retry_s) else []

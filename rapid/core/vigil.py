@@ -7,6 +7,7 @@ before for as long as no sample has shown that the draw came down. An unmanaged 
 from collections.abc import Collection
 
 from rapid.core.compliance import Compliance, Measured, Reading
+from rapid.core.errors import watts
 from rapid.core.excursion import Bound, Cut, Excursion, ExcursionSettings, LetGo
 from rapid.core.guarded import GpuState
 from rapid.core.settled import has_settled
@@ -75,7 +76,16 @@ class Vigil:
 
     def _look(self, at_s: float) -> Cut | LetGo | None:
         self._round.clear()
-        return self.excursion.look(self.draw_mw(at_s), self.bound, at_s) if self._cuts else None
+        if not self._cuts:
+            return None
+        draw_mw, bound = self.draw_mw(at_s), self.bound
+        verdict = self.excursion.look(draw_mw, bound, at_s)
+        if isinstance(verdict, Cut):
+            told = f"draws {watts(draw_mw)}, may draw {watts(bound.budget_mw)}"
+            self.text = f"{told}: limits cut to {100 * verdict.factor:.0f} %"
+        elif isinstance(verdict, LetGo):
+            self.text = ""
+        return verdict
 
     def _settle(self, gpu: GpuState, at_s: float) -> None:
         """The leave comes down to the grant once the draw is shown to have followed."""

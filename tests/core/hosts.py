@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from rapid.core.cluster import GpuHealth, GrantBatch, Greeting, Mark, NodeReport, PhaseLoad, Renewal
+from rapid.core.drift import FenceSettings
 from rapid.core.errors import watts
 from rapid.core.guard import Duty, FindHolders, Guard, GuardedGpu, GuardMemory, Persist, ReportSoon, Say, Write
+from rapid.core.vigil import Vigil
 
 W = 1_000  # milliwatts
 FLOOR, FALLBACK, CEILING = 100 * W, 400 * W, 700 * W
@@ -28,15 +30,44 @@ class Device:
     denies: bool = False
     mute: bool = False  # takes a limit, but cannot be read
     greedy_mw: int = 0  # draws at least this, whatever its limit says
+    tells: bool = False  # also which limit it was asked for
+    asked_mw: int = 0
+    outside_mw: int = 10**9  # a BMC holds it to this
+    energy_mj: float | None = None  # None: it has no counter
+    metered_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.draw_mw = max(self.draw_mw, self.limit_mw)
+        self.asked_mw = self.limit_mw
 
     def enforce(self, limit_mw: int, at_s: float) -> None:
+        self.asked_mw = limit_mw
+        limit_mw = min(limit_mw, self.outside_mw)
         if limit_mw < self.limit_mw:
             self.cut_s = at_s
         self.limit_mw = limit_mw
         self.draw_mw = max(self.draw_mw, limit_mw, self.greedy_mw)
+
+    @property
+    def requested_mw(self) -> int | None:
+        return self.asked_mw if self.tells else None
+
+    def hold(self, outside_mw: int, at_s: float) -> None:
+        """A BMC holds it to this from now on."""
+        self.outside_mw = outside_mw
+        self.enforce(self.asked_mw, at_s)
+
+    def reload(self, limit_mw: int, at_s: float) -> None:
+        """The driver was loaded anew: the limit is the factory's, the energy counter begins at zero."""
+        self.enforce(limit_mw, at_s)
+        self.energy_mj = 0.0
+
+    def meter(self, at_s: float) -> int | None:
+        """The energy counter, which counts what is drawn since it was last asked."""
+        if self.energy_mj is not None:
+            self.energy_mj += self.draw_mw * (at_s - self.metered_s)
+        self.metered_s = at_s
+        return None if self.energy_mj is None else int(self.energy_mj)
 
     def follow(self, at_s: float) -> None:
         if at_s - self.cut_s >= LAG_S:
@@ -61,6 +92,9 @@ class Host:
     hard_budget_mw: int | None = None
     disk: GuardMemory = field(default_factory=GuardMemory)
     guard_class: type[Guard] = Guard
+    fence: FenceSettings = FenceSettings()
+    vigil: Vigil | None = None
+    unmanageable: Mapping[str, str] = field(default_factory=dict)
     words: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -80,11 +114,18 @@ class Host:
                 self.ceiling_mw,
                 self.fallback_mw,
                 None if gpu in unread else device.limit_mw,
+                self.unmanageable.get(gpu, ""),
             )
             for index, (gpu, device) in enumerate(self.devices.items())
         ]
         self.guard = self.guard_class(
-            node=self.name, incarnation="life", gpus=gpus, memory=self.disk, hard_budget_mw=self.hard_budget_mw
+            node=self.name,
+            incarnation="life",
+            gpus=gpus,
+            memory=self.disk,
+            hard_budget_mw=self.hard_budget_mw,
+            fence=self.fence,
+            vigil=self.vigil,
         )
         return self.do(self.guard.begin(self.now))
 
@@ -165,7 +206,9 @@ class Host:
                 problem, health = f"gpu {write.gpu}: does not answer", GpuHealth.LOST
             del self.writes[write.gpu]
             limit_mw = None if device.mute else device.limit_mw
-            said += self.do(self.guard.wrote(write.gpu, write.limit_mw, limit_mw, problem, health, self.now))
+            requested_mw = None if device.mute else device.requested_mw
+            done = (write.gpu, write.limit_mw, limit_mw, problem, health, self.now, requested_mw)
+            said += self.do(self.guard.wrote(*done))
         return said
 
     def sample(self, *gpus: str) -> list[str]:
@@ -179,11 +222,11 @@ class Host:
             duties = self.guard.sampled(
                 gpu,
                 limit_mw=None if device.mute else device.limit_mw,
-                requested_mw=None,
+                requested_mw=None if device.mute else device.requested_mw,
                 limit_at_s=self.now,
                 draw_mw=None if device.mute else device.draw_mw,
                 draw_at_s=self.now,
-                energy_mj=None,
+                energy_mj=None if device.mute else device.meter(self.now),
                 problem=f"gpu {gpu}: does not answer" if device.mute else "",
                 health=GpuHealth.LOST if device.mute else GpuHealth.OK,
             )

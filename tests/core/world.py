@@ -117,6 +117,7 @@ class World:
         if dice.random() < 0.06:
             acts.append(("foreign cut", lambda: device.enforce(min(device.limit, FLOOR), self.now)))
             acts.append(("restart node", lambda: self.restart_node(node, unread=dice.random() < 0.3)))
+            acts.append(("excursion", lambda: self.excursion(node, dice.choice((0.5, 0.8, None)))))
             acts.append(("controller with journal", lambda: self.restart_controller(controller)))
             acts.append(("controller without journal", lambda: self.second_controller()))
         return acts
@@ -180,6 +181,12 @@ class World:
             health=GpuHealth.OK,
         )
         self._perform(node, duties)
+
+    def excursion(self, node: Node, factor: float | None) -> None:
+        """The node cuts its limits by itself, or lets go of such a cut (None)."""
+        for gpu in node.guard._gpus.values():
+            gpu.cut(factor)
+        self._perform(node, node.guard.tick(self.now))
 
     def report(self, node: Node) -> None:
         self.up.append(node.guard.report(self.now))
