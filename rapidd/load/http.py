@@ -1,6 +1,7 @@
 """One GET of a page of text, handed over piece by piece as it comes, until a hard deadline."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from urllib.parse import SplitResult
 
@@ -31,7 +32,9 @@ async def fetch(url: SplitResult, take: Callable[[bytes], None], deadline_s: flo
     except TimeoutError:
         raise ScrapeFailed(f"gave no whole page within {deadline_s:g} s") from None
     except OSError as error:
-        raise ScrapeFailed(f"cannot be reached: {(error.strerror or str(error)).lower()}") from error
+        # asyncio puts words of its own in place of the system's.
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise ScrapeFailed(f"cannot be reached: {why.lower()}") from error
     except h11.RemoteProtocolError as error:
         raise ScrapeFailed(f"does not speak HTTP as it should: {str(error)[:SHOWN]}") from error
 

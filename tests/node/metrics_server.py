@@ -1,6 +1,7 @@
 """HTTP on loopback as a test scripts it: byte by byte, so that it can be as wrong as the world."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -15,15 +16,27 @@ class MetricsServer:
         self.answer = answer
         self.requests: list[bytes] = []  # as they came, up to their empty line
         self.url = ""
+        self._answering: set[asyncio.Task[None]] = set()
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
+        task = asyncio.current_task()
+        assert task is not None
+        self._answering.add(task)
+        # The caller may have had enough, or the test has.
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             self.requests.append(await reader.readuntil(b"\r\n\r\n"))
             await self.answer(writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the caller has had enough
-        finally:
-            writer.transport.abort() if writer.transport.is_closing() else writer.close()
+        writer.close()
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+            await writer.wait_closed()
+        self._answering.discard(task)
+
+    async def stop(self) -> None:
+        """Let go of everybody."""
+        for task in self._answering:
+            task.cancel()
+        if self._answering:
+            await asyncio.wait(self._answering)
 
 
 @asynccontextmanager
@@ -36,6 +49,7 @@ async def metrics_server(answer: Answer, port: int = 0) -> AsyncIterator[Metrics
         yield served
     finally:
         server.close()
+        await served.stop()
 
 
 # ---- answers ----

@@ -44,7 +44,7 @@ class Rig:
 @asynccontextmanager
 async def serving(folder: Path) -> AsyncIterator[Rig]:
     table = LoadTable(2)
-    service = LoadService(table, time.monotonic)
+    service = LoadService(table, time.monotonic, scraped=["read here"])
     async with (
         serving_load(service, folder / "load.sock", KEY) as server,
         open_channel(server.addresses[KEY]) as channel,
@@ -111,6 +111,13 @@ async def test_one_instance_too_many_is_told_which_setting_to_raise(rig: Rig) ->
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "instance c: this host carries the load of 2 instances already; raise load.max_instances" in details
     assert [each.instance for each in rig.table.fresh(time.monotonic())] == ["a", "b"]
+
+
+async def test_who_is_scraped_may_not_push_too(rig: Rig) -> None:
+    code, details, _ = await rig.push(encode_push(load("a")), encode_push(load("read here")))
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert details == "instance read here: its metrics are read here ([[engine]]); push or be read, not both"
+    assert [each.instance for each in rig.table.fresh(time.monotonic())] == ["a"]
 
 
 async def test_a_stopping_daemon_ends_the_streams(rig: Rig) -> None:
