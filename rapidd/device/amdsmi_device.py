@@ -83,9 +83,11 @@ class AmdSmiDevice:
         with self.lock, self._calling("read the draw"):
             draw_mw = None if self._draw is None else self._draw_mw(self._handle)
             energy_mj = None if self._energy is None else _energy_mj(self._energy(self._handle))
-            clock_mhz = self._tell(self._clock, _clock_mhz)
-            slowdown = self._tell(self._violations, _slowdown)
+            clock = self._perhaps(self._clock, self._handle)
+            violations = self._perhaps(self._violations, self._handle)
         age_s = _CURRENT_AGE_S if self._draw == "current_socket_power" else _AVERAGE_AGE_S
+        clock_mhz = None if clock is None else _told(clock["clk"])
+        slowdown = None if violations is None else _slowdown(violations)
         return PowerReading(draw_mw, energy_mj, age_s, clock_mhz, slowdown)
 
     def processes(self) -> tuple[int, ...]:
@@ -108,7 +110,7 @@ class AmdSmiDevice:
         self._energy = self._if_there(smi.amdsmi_get_energy_count, handle)
         self._clock = self._if_there(self._gfx_clock, handle)
         self._violations = self._if_there(self._violation_status, handle)
-        render = (self._maybe(smi.amdsmi_get_gpu_enumeration_info, handle) or {}).get("drm_render")
+        render = (self._perhaps(smi.amdsmi_get_gpu_enumeration_info, handle) or {}).get("drm_render")
         self._file = None if _told(render) is None else self._root / f"dev/dri/renderD{render}"
         abilities = {
             "requested limit": None,
@@ -136,8 +138,8 @@ class AmdSmiDevice:
             floor_mw = ceiling_mw = -(-cap["power_cap"] // _UW_PER_MW)
         if not floor_mw <= ceiling_mw:
             raise DeviceError(self.gpu, f"limit range {watts(floor_mw)} to {watts(ceiling_mw)} makes no sense")
-        name = self._maybe(smi.amdsmi_get_gpu_asic_info, handle) or {}
-        driver = self._maybe(smi.amdsmi_get_gpu_driver_info, handle) or {}
+        name = self._perhaps(smi.amdsmi_get_gpu_asic_info, handle) or {}
+        driver = self._perhaps(smi.amdsmi_get_gpu_driver_info, handle) or {}
         return DeviceInfo(
             self.gpu,
             index,
@@ -153,10 +155,10 @@ class AmdSmiDevice:
     def _why_not(self, handle: Handle, bus: str) -> str:
         """Why the limit cannot be changed here, found before anybody tries in need; empty if nothing speaks against."""
         smi = self._smi
-        mode = (self._maybe(smi.amdsmi_get_gpu_virtualization_mode, handle) or {}).get("mode")
+        mode = (self._perhaps(smi.amdsmi_get_gpu_virtualization_mode, handle) or {}).get("mode")
         if mode == smi.AmdSmiVirtualizationMode.GUEST:
             return _GUEST
-        part = _told((self._maybe(smi.amdsmi_get_gpu_kfd_info, handle) or {}).get("current_partition_id"))
+        part = _told((self._perhaps(smi.amdsmi_get_gpu_kfd_info, handle) or {}).get("current_partition_id"))
         if part:
             return _PART.format(part)
         # In an SR-IOV guest the amdgpu driver takes the write bit away (hwmon_attributes_visible in amdgpu_pm.c); root
@@ -199,10 +201,10 @@ class AmdSmiDevice:
                 raise
             return getter
 
-    def _tell(self, getter: Callable[[Handle], Any] | None, read: Callable[[Any], Any]) -> Any | None:
-        """A value that the daemon can do without: None for a GPU that cannot tell it, or not just now."""
+    def _perhaps(self, getter: Callable[[Handle], Any] | None, handle: Handle) -> Any | None:
+        """What the getter says of something that is good to know; None for one that is absent, or fails just now."""
         try:
-            return None if getter is None else read(getter(self._handle))
+            return None if getter is None else getter(handle)
         except self._smi.AmdSmiException as error:
             if status_of(error) in LOST:
                 raise
@@ -228,10 +230,6 @@ def _told(value: Any) -> int | None:
 
 def _energy_mj(count: Any) -> int:
     return int(count["energy_accumulator"] * count["counter_resolution"] / _UJ_PER_MJ)
-
-
-def _clock_mhz(clock: Any) -> int | None:
-    return _told(clock["clk"])
 
 
 def _slowdown(status: Any) -> Slowdown | None:

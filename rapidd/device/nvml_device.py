@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from rapid.core.errors import DeviceError, DeviceLost, watts
 from rapidd.device.base import DeviceInfo, Holder, LimitReading, PowerReading
 from rapidd.device.holders import holders_of
-from rapidd.device.nvml_read import Field, Handle, Values, first_of, maybe, slowdown_of
-from rapidd.device.nvml_status import ABSENT, DRIVER_GONE, LOST, failure
+from rapidd.device.nvml_read import Field, Handle, Values, first_of, maybe, perhaps, slowdown_of
+from rapidd.device.nvml_status import DRIVER_GONE, LOST, failure
 from rapidd.device.recovery import Loss
 
 # How far back a draw may reach. The instant field on A100 and H100 is the mean of 25 ms, renewed every 100 ms (Yang,
@@ -79,8 +79,8 @@ class NvmlDevice:
     def read_power(self) -> PowerReading:
         with self.lock, self._calling("read the draw"):
             draw_mw, energy_mj = self._power.read()
-            clock_mhz = self._tell(self._clock, self._nvml.NVML_CLOCK_SM)
-            reasons = self._tell(self._reasons)
+            clock_mhz = perhaps(self._nvml, self._clock, self._handle, self._nvml.NVML_CLOCK_SM)
+            reasons = perhaps(self._nvml, self._reasons, self._handle)
         slowdown = None if reasons is None else slowdown_of(reasons)
         return PowerReading(draw_mw, energy_mj, self._age_s, clock_mhz, slowdown)
 
@@ -118,7 +118,7 @@ class NvmlDevice:
         self._clock = first_of(nvml, [nvml.nvmlDeviceGetClockInfo], handle, nvml.NVML_CLOCK_SM)
         self._reasons = first_of(nvml, reasons, handle)
         self._processes = first_of(nvml, processes, handle)
-        minor = maybe(nvml, nvml.nvmlDeviceGetMinorNumber, handle)
+        minor = perhaps(nvml, nvml.nvmlDeviceGetMinorNumber, handle)
         self._file = None if minor is None else self._dev / f"nvidia{minor}"
         abilities = {
             "requested limit": limits.ways[1],
@@ -137,13 +137,13 @@ class NvmlDevice:
         nvml = self._nvml
         index = nvml.nvmlDeviceGetIndex(handle)
         floor_mw, ceiling_mw, fixed = self._range(handle)
-        mig_on = (maybe(nvml, nvml.nvmlDeviceGetMigMode, handle) or (0,))[0]
-        virtual = _VIRTUAL.get(maybe(nvml, nvml.nvmlDeviceGetVirtualizationMode, handle) or 0, "")
+        mig_on = (perhaps(nvml, nvml.nvmlDeviceGetMigMode, handle) or (0,))[0]
+        virtual = _VIRTUAL.get(perhaps(nvml, nvml.nvmlDeviceGetVirtualizationMode, handle) or 0, "")
         unmanageable = virtual or (_MIG.format(index) if mig_on else "") or fixed
         if ceiling_mw == 0:
             raise DeviceError(self.gpu, unmanageable)
         warnings = []
-        if maybe(nvml, nvml.nvmlDeviceGetPersistenceMode, handle) == 0:
+        if perhaps(nvml, nvml.nvmlDeviceGetPersistenceMode, handle) == 0:
             warnings.append(
                 "persistence mode is off: when the last process lets go of the GPU, the driver forgets its limit and "
                 "goes back to the default; start nvidia-persistenced"
@@ -184,24 +184,15 @@ class NvmlDevice:
         nvml, xid = self._nvml, self._nvml.nvmlEventTypeXidCriticalError
         if self._session.events is None:
             return False
-        if not (maybe(nvml, nvml.nvmlDeviceGetSupportedEventTypes, handle) or 0) & xid:
+        if not (perhaps(nvml, nvml.nvmlDeviceGetSupportedEventTypes, handle) or 0) & xid:
             return False
         try:
             nvml.nvmlDeviceRegisterEvents(handle, xid, self._session.events)
         except nvml.NVMLError as error:
-            if error.value not in ABSENT:
+            if error.value in LOST:
                 raise
             return False
         return True
-
-    def _tell(self, getter: Any | None, *arguments: Any) -> int | None:
-        """A value that the daemon can do without: None for a GPU that cannot tell it, or not just now."""
-        try:
-            return None if getter is None else int(getter(self._handle, *arguments))
-        except self._nvml.NVMLError as error:
-            if error.value in LOST:
-                raise
-            return None
 
     @contextmanager
     def _calling(self, what: str) -> Iterator[None]:

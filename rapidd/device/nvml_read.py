@@ -84,6 +84,18 @@ def maybe(nvml: Any, getter: Getter | None, *arguments: Any) -> Any | None:
         return None
 
 
+def perhaps(nvml: Any, getter: Getter | None, *arguments: Any) -> Any | None:
+    """What the getter says of something that is good to know; None for one that is absent, or fails just now."""
+    if getter is None:
+        return None
+    try:
+        return getter(*arguments)
+    except nvml.NVMLError as error:
+        if error.value in LOST:
+            raise
+        return None
+
+
 def first_of(nvml: Any, getters: Sequence[Getter], *arguments: Any) -> Getter | None:
     """The first of the getters that this driver and GPU have; one that fails just now is one that they have."""
     for getter in getters:

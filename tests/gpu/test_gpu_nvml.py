@@ -1,9 +1,7 @@
-"""Read-only checks of the NVML backend on a real GPU; skipped without one.
-
-NVML runs in a process of its own: the tests of the node load a fake library into theirs, for good.
-"""
+"""Read-only checks of the NVML backend on a real GPU; skipped without one. reading.py says what is read, and how."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,47 +9,66 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from rapidd.device.nvml_status import ABSENT
 
-READ = """
-import json, time
-from dataclasses import asdict
-from rapid.core.errors import RapidError
-from rapidd.device.open import open_backend
-try:
-    backend = open_backend("nvml")
-except RapidError as error:
-    print(json.dumps({"absent": str(error)}))
-    raise SystemExit
-gpus = []
-for device in backend.devices:
-    before = device.read_power()
-    time.sleep(0.25)
-    start_s = time.monotonic()
-    limit, after = device.read_limit(), device.read_power()
-    took_s = time.monotonic() - start_s
-    gpu = {"info": device.info, "limit": limit, "before": before, "after": after}
-    gpus.append({key: asdict(value) for key, value in gpu.items()} | {"took_s": took_s})
-backend.close()
-print(json.dumps({"gpus": gpus, "faults": [str(fault) for fault in backend.faults]}))
-"""
+ROOT = Path(__file__).parents[2]
+ANSWERS = {0, *ABSENT}  # a function works, or this driver or GPU does not have it
+SAMPLE_US = 50_000  # reading limit and power must fit a sample interval of 100 ms, with room for the rest
+
+# What a sample cannot do without, as (field, function of old): one of each pair must be there, or `lacks` says so.
+PAIRS = {
+    "enforced limit": ("LIMIT_ENFORCED", "nvmlDeviceGetEnforcedPowerLimit"),
+    "requested limit": ("LIMIT_REQUESTED", "nvmlDeviceGetPowerManagementLimit"),
+    "draw": ("DRAW_INSTANT", "nvmlDeviceGetPowerUsage"),
+    "energy counter": ("ENERGY", "nvmlDeviceGetTotalEnergyConsumption"),
+}
 
 
 @pytest.fixture(scope="module")
-def gpus() -> list[dict[str, Any]]:
-    command = [sys.executable, "-c", READ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
-    found = json.loads(done.stdout)
+def found() -> dict[str, Any]:
+    command = [sys.executable, "-m", "tests.gpu.reading", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
     if "absent" in found or not found["gpus"]:
         pytest.skip(found.get("absent") or f"no NVIDIA GPU can be read: {found['faults']}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def gpus(found: dict[str, Any]) -> list[dict[str, Any]]:
     return list(found["gpus"])
 
 
-def test_every_gpu_has_a_uuid_of_its_own_and_a_range(gpus: list[dict[str, Any]]) -> None:
+def test_every_gpu_has_a_uuid_of_its_own_a_range_and_a_place(gpus: list[dict[str, Any]]) -> None:
     uuids = [gpu["info"]["gpu"] for gpu in gpus]
     assert len(set(uuids)) == len(uuids)
     assert all(uuid.startswith("GPU-") for uuid in uuids)
     assert all(0 < gpu["info"]["floor_mw"] <= gpu["info"]["ceiling_mw"] for gpu in gpus)
+    assert all(re.fullmatch(r"[0-9A-Fa-f]{8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.0", gpu["info"]["bus"]) for gpu in gpus)
+
+
+def test_every_function_answers_or_is_known_to_be_absent(gpus: list[dict[str, Any]]) -> None:
+    for gpu in gpus:
+        answers = {name: answer["status"] for name, answer in (gpu["getters"] | gpu["fields"]).items()}
+        assert {name: status for name, status in answers.items() if status not in ANSWERS} == {}
+
+
+@pytest.mark.parametrize("ability", PAIRS)
+def test_what_is_missing_is_what_was_said_to_be_missing(gpus: list[dict[str, Any]], ability: str) -> None:
+    field, getter = PAIRS[ability]
+    for gpu in gpus:
+        there = 0 in (gpu["fields"][field]["status"], gpu["getters"][getter]["status"])
+        missing = ability in gpu["info"]["lacks"] or ability in gpu["info"]["unmanageable"]
+        assert there != missing
+
+
+@pytest.mark.parametrize("ability", ["enforced limit", "requested limit"])
+def test_new_and_old_functions_tell_the_same_limit(gpus: list[dict[str, Any]], ability: str) -> None:
+    field, getter = PAIRS[ability]
+    for gpu in gpus:
+        new, old = gpu["fields"][field], gpu["getters"][getter]
+        if new["status"] == old["status"] == 0:
+            assert new["value"] == old["value"]
 
 
 def test_the_enforced_limit_is_known_and_not_above_ceiling_or_request(gpus: list[dict[str, Any]]) -> None:
@@ -70,5 +87,27 @@ def test_draw_is_watts_and_energy_grows_with_it(gpus: list[dict[str, Any]]) -> N
             assert 250 <= after["energy_mj"] - before["energy_mj"] <= 2 * ceiling_mw * 10
 
 
-def test_one_round_of_readings_fits_a_tenth_of_a_second(gpus: list[dict[str, Any]]) -> None:
-    assert all(gpu["took_s"] < 0.1 for gpu in gpus), [gpu["took_s"] for gpu in gpus]
+def test_the_clock_is_a_clock_and_a_slowdown_is_told(gpus: list[dict[str, Any]]) -> None:
+    for gpu in gpus:
+        after, lacks = gpu["after"], gpu["info"]["lacks"]
+        assert "clock" in lacks or 50 <= after["clock_mhz"] <= 10_000
+        assert ("event reasons" in lacks) == (after["slowdown"] is None)
+
+
+def test_processes_have_pids(gpus: list[dict[str, Any]]) -> None:
+    assert all(pid > 0 for gpu in gpus for pid in gpu["processes"])
+
+
+def test_a_sample_fits_its_interval(gpus: list[dict[str, Any]]) -> None:
+    for gpu in gpus:
+        cuts_us = gpu["latencies_us"]
+        assert cuts_us["read_limit"]["p99"] + cuts_us["read_power"]["p99"] < SAMPLE_US, cuts_us
+
+
+def test_a_wait_for_events_ends_in_time(found: dict[str, Any]) -> None:
+    if found["event"] is None:
+        assert 0.4 <= found["waited_s"] < 10.0
+
+
+def test_nothing_was_set(gpus: list[dict[str, Any]]) -> None:
+    assert all(gpu["limit_in_the_end"] == gpu["limit"] for gpu in gpus)

@@ -144,6 +144,21 @@ def test_a_missing_ability_is_named_and_costs_no_other(
     assert device.read_limit().enforced_mw == 400_000
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        "amdsmi_get_gpu_enumeration_info",
+        "amdsmi_get_gpu_kfd_info",
+        "amdsmi_get_gpu_virtualization_mode",
+        "amdsmi_get_gpu_asic_info",
+        "amdsmi_get_gpu_driver_info",
+    ],
+)
+def test_a_function_that_is_good_to_have_costs_no_gpu_when_it_fails(opened: Open, gpu: Gpu, function: str) -> None:
+    gpu.answer(function, UNKNOWN_DATA)
+    assert unmanageable(opened) == ""
+
+
 def test_what_fails_just_now_is_not_given_up(opened: Open, gpu: Gpu) -> None:
     gpu.answer(CLOCK, UNKNOWN_DATA)
     gpu.answer(VIOLATIONS, UNKNOWN_DATA)

@@ -126,6 +126,22 @@ def test_an_older_function_that_fails_at_start_is_not_given_up(opened: Opener, g
     assert backend.devices[0].read_power().energy_mj == 3
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        "nvmlDeviceGetMinorNumber",
+        "nvmlDeviceGetPersistenceMode",
+        "nvmlDeviceGetMigMode",
+        "nvmlDeviceGetVirtualizationMode",
+        "nvmlDeviceGetSupportedEventTypes",
+        "nvmlDeviceRegisterEvents",
+    ],
+)
+def test_a_function_that_is_good_to_have_costs_no_gpu_when_it_fails(opened: Opener, gpu: Gpu, function: str) -> None:
+    gpu.answer(function, 999)
+    assert info_of(opened()).unmanageable == ""
+
+
 def test_persistence_mode_off_is_a_warning_that_says_what_happens(opened: Opener, gpu: Gpu) -> None:
     gpu.persistence = False
     (warning,) = info_of(opened()).warnings
