@@ -10,7 +10,7 @@ import h11
 from rapid import __version__
 from rapid.core.errors import ScrapeFailed
 
-PIECE_BYTES = 16 * 2**10  # read at once; between pieces the enforcement loop has its turn
+PIECE_BYTES = 4 * 2**10  # taken at once, some milliseconds of work at worst; then the enforcement loop has its turn
 HEAD_MAX_BYTES = 16 * 2**10
 RAW_MAX_BYTES = 16 * 2**20  # of everything that comes, heads and chunk sizes too; the page has a bound of its own
 INTERIM_MAX = 8  # of 100 Continue and the like

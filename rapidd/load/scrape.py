@@ -20,6 +20,7 @@ from rapidd.talk import Talk
 
 DEADLINE_S = 2.0  # for a whole look; an engine that is busy answers in some ten milliseconds
 JITTER = 0.1  # of the interval, so that engines that were started together are not looked at together
+PATIENCE = 8  # intervals between looks at an engine that gives no load, at most: each may cost a whole deadline
 
 
 class Scraper:
@@ -33,19 +34,24 @@ class Scraper:
         self._follower = Follower(engine.instance, engine.served_role)
         self._lives = -1
         self._problem = ""
+        self._failures = 0  # in a row
 
     async def run(self, dice: Random) -> None:
         """Look until cancelled. Looks that were missed are not made up for."""
-        interval_s = float(self._engine.interval_s)
-        await asyncio.sleep(interval_s * dice.random())
+        await asyncio.sleep(self.pause_s * dice.random())
         while True:
             begun_s = self._clock()
             try:
                 await self.look()
             except Exception as mistake:  # ours; an engine's metrics must not cost the host its limits
                 self._note("load missing", f"{self._engine.url} unexpected {type(mistake).__name__}: {mistake}")
-            pause_s = interval_s * dice.uniform(1 - JITTER, 1 + JITTER)
+            pause_s = self.pause_s * dice.uniform(1 - JITTER, 1 + JITTER)
             await asyncio.sleep(max(0.0, begun_s + pause_s - self._clock()))
+
+    @property
+    def pause_s(self) -> float:
+        """From look to look; it doubles while looks fail."""
+        return float(self._engine.interval_s) * min(PATIENCE, 1 << self._failures)
 
     async def look(self) -> None:
         """Look once; whatever the engine does, this ends within DEADLINE_S."""
@@ -53,8 +59,10 @@ class Scraper:
         try:
             load = self._follower.take(await self._scrape(), at_s)
         except ScrapeFailed as failed:
+            self._failures = min(self._failures + 1, PATIENCE)
             self._note("load missing", f"{self._engine.url} {failed}")
             return
+        self._failures = 0
         self._note_lives(load)
         owned = self._owners.of(load.instance)
         try:

@@ -25,7 +25,7 @@ def page(text: str | bytes) -> Page:
 
 
 def test_only_wanted_series_are_kept() -> None:
-    found = page("# HELP waits x\n# TYPE waits gauge\nwaits 2\nwaits_long 3\nawaits 4\nother{a='} 5\nwaits\n")
+    found = page("# HELP waits x\n# TYPE waits gauge\nwaits 2\nwaits_long 3\nawaits 4\nother{a='} 5\n")
     assert found.requests("waits") == 2
     assert not found.has("waits_long")
 
@@ -53,7 +53,7 @@ def test_a_last_line_without_its_end_counts() -> None:
 
 
 def test_a_number_may_be_written_as_the_format_allows_and_bear_a_time() -> None:
-    found = page("waits +1.2e1 1795000000000\ndone_total 7.0\n")
+    found = page("waits +1.2e1 1795000000000\ndone_total\t7.0\n")
     assert (found.requests("waits"), found.count("done_total")) == (12, 7)
 
 
@@ -84,6 +84,7 @@ def complaints() -> Iterator[tuple[str | bytes, str]]:
     yield "full 50\n", "full is 50, outside 0..1"
     yield "full NaN\n", "full is nan, outside 0..1"
     yield "waits x\n", "its page is no Prometheus text: \"could not convert string to float: 'x'\""
+    yield "waits\n", "its page is no Prometheus text: "
     yield 'waits{a="1} 2\n', "its page is no Prometheus text: "
     yield b"waits\xff 2\nwaits 1\n", ""
     yield b'waits{a="\xff"} 2\n', "its page is not UTF-8 text"

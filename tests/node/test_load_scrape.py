@@ -172,3 +172,14 @@ async def test_no_room_in_the_report_is_said() -> None:
         rig.loads.take(PhaseLoad("pushed", Role.MIXED, 1000.5), 1000.5)
         assert await rig.look() is None
         assert "this host carries the load of 1 instances already; raise load.max_instances" in rig.problem
+
+
+async def test_looks_that_fail_become_rarer_until_one_succeeds() -> None:
+    async with rigged(raw()) as rig:
+        pauses_s = []
+        for _ in range(6):
+            pauses_s.append(rig.scraper.pause_s)
+            await rig.look()
+        assert pauses_s == [1, 2, 4, 8, 8, 8]
+        await rig.look(page(Vllm().page))
+        assert rig.scraper.pause_s == 1
