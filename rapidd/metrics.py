@@ -8,6 +8,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from rapid import __version__, scrape
 from rapid.core.cluster import GpuHealth, GpuReport
+from rapid.core.watched import GpuWatch, Mover, NodeWatch
 from rapidd.agent import GpuCounts, Snapshot
 
 
@@ -29,8 +30,10 @@ class NodeCollector(Collector):
         yield GaugeMetricFamily("rapidd_mark_epoch", "Epoch of the last order taken", report.mark.epoch)
         yield GaugeMetricFamily("rapidd_mark_seq", "Number of the last order taken", report.mark.seq)
         yield CounterMetricFamily("rapidd_reports", "Reports sent", snapshot.reports_sent)
+        yield from _of_watch(report.watch)
         yield from _of_gpus(report.gpus)
         yield from _of_counts(report.gpus, snapshot.counts)
+        yield from _of_gpu_watches(report.gpus)
 
 
 def _of_gpus(gpus: tuple[GpuReport, ...]) -> Iterator[Metric]:
@@ -71,6 +74,46 @@ def _of_counts(gpus: tuple[GpuReport, ...], counts: Mapping[str, GpuCounts]) -> 
         for gpu in gpus:
             family.add_metric(_labels(gpu), value_of(counts[gpu.gpu]))
         yield family
+
+
+def _of_watch(watch: NodeWatch) -> Iterator[Metric]:
+    judged = "Seconds whose energy was judged"
+    yield CounterMetricFamily("rapidd_watched_seconds", judged, watch.watched_s)
+    over = "Seconds of them with more energy than the node had leave for"
+    yield CounterMetricFamily("rapidd_over_budget_seconds", over, watch.over_s)
+    unmeasured = "Seconds of them with an energy counter that was stale or missing"
+    yield CounterMetricFamily("rapidd_unmeasured_seconds", unmeasured, watch.unmeasured_s)
+    yield CounterMetricFamily("rapidd_excursions", "Times that the node cut limits by itself", watch.excursions)
+    yield GaugeMetricFamily("rapidd_excursion", "1 while limits are cut", bool(watch.excursion))
+
+
+def _of_gpu_watches(gpus: tuple[GpuReport, ...]) -> Iterator[Metric]:
+    counts: tuple[tuple[str, str, Callable[[GpuWatch], float]], ...] = (
+        ("repairs", "Limits written over those of others", lambda watch: watch.repairs),
+        ("xids", "Error reports of the driver", lambda watch: watch.xids),
+        ("losses", "Times that it stopped answering", lambda watch: watch.losses),
+        ("over_budget_seconds", "Seconds with more energy than it had leave for", lambda watch: watch.over_s),
+        ("unmeasured_seconds", "Seconds without a usable energy counter", lambda watch: watch.unmeasured_s),
+    )
+    for name, help_text, value_of in counts:
+        family = CounterMetricFamily(f"rapidd_gpu_{name}", help_text, labels=("gpu", "index"))
+        for gpu in gpus:
+            family.add_metric(_labels(gpu), value_of(gpu.watch))
+        yield family
+    moves = CounterMetricFamily(
+        "rapidd_gpu_limit_moves", "Limits that somebody else moved", labels=("gpu", "index", "mover")
+    )
+    managed = GaugeMetricFamily("rapidd_gpu_managed", "1 if its limit is set here", labels=("gpu", "index"))
+    bound_text = "Share of the last ten seconds in which its limit slowed it"
+    bound = GaugeMetricFamily("rapidd_gpu_cap_bound_ratio", bound_text, labels=("gpu", "index"))
+    for gpu in gpus:
+        counted = dict(gpu.watch.moves)
+        for mover in Mover:
+            moves.add_metric((*_labels(gpu), mover.name.lower()), counted.get(mover, 0))
+        managed.add_metric(_labels(gpu), not gpu.watch.unmanaged)
+        if gpu.watch.cap_bound is not None:
+            bound.add_metric(_labels(gpu), gpu.watch.cap_bound)
+    yield from (moves, managed, bound)
 
 
 def _labels(gpu: GpuReport) -> tuple[str, str]:

@@ -35,12 +35,17 @@ one object: ok troubles at_s wall_s epoch controller_id policy paused
   ok         true when nothing is red; troubles lists what is, in words
   domains    a list of: domain parent budget_w reserved_w held_w free_w draw_w
              over_budget advice
-  nodes      a list of: node domain health age_s problem gpus
+  nodes      a list of: node domain health age_s problem watch gpus
     health   "never heard", "reporting", "silent" or "released"
+    watch    since rapidd started: watched_s, and of them over_s (over the
+             leave, by energy) and unmeasured_s; excursions, excursion
     gpus     a list of: gpu index instance limit_w target_w held_w draw_w
-             floor_w ceiling_w fallback_w managed health problem
+             floor_w ceiling_w fallback_w managed health problem watch
+      watch  since rapidd started: unmanaged moves last_move repairs xids xid
+             losses over_s unmeasured_s cap_bound
   instances  a list of: instance engine node gpus role phase target_role
-             pinned problem load
+             pinned problem load cap_bound
+    cap_bound  share of the last ten seconds in which a limit slowed it
     load     at_s waiting_requests waiting_tokens oldest_wait_s
              running_requests kv_used_fraction arrived finished
              prompt_tokens output_tokens
@@ -127,6 +132,13 @@ def _node_document(node: NodeStatus) -> Document:
         "health": node.health.value,
         "age_s": _finite(node.age_s),
         "problem": node.problem,
+        "watch": {
+            "watched_s": node.watch.watched_s,
+            "over_s": node.watch.over_s,
+            "unmeasured_s": node.watch.unmeasured_s,
+            "excursions": node.watch.excursions,
+            "excursion": node.watch.excursion,
+        },
         "gpus": [_gpu_document(gpu) for gpu in node.gpus],
     }
 
@@ -146,6 +158,18 @@ def _gpu_document(gpu: GpuStatus) -> Document:
         "managed": gpu.managed,
         "health": gpu.health.value,
         "problem": gpu.problem,
+        "watch": {
+            "unmanaged": gpu.watch.unmanaged,
+            "moves": {mover.value: count for mover, count in gpu.watch.moves},
+            "last_move": gpu.watch.last_move,
+            "repairs": gpu.watch.repairs,
+            "xids": gpu.watch.xids,
+            "xid": gpu.watch.xid or None,
+            "losses": gpu.watch.losses,
+            "over_s": gpu.watch.over_s,
+            "unmeasured_s": gpu.watch.unmeasured_s,
+            "cap_bound": gpu.watch.cap_bound,
+        },
     }
 
 
@@ -161,6 +185,7 @@ def _instance_document(instance: InstanceStatus) -> Document:
         "pinned": instance.pinned,
         "problem": instance.problem,
         "load": _load_document(instance.load) if instance.load else None,
+        "cap_bound": instance.cap_bound,
     }
 
 

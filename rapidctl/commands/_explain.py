@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from rapid.core.cluster import Candidate, Decision
 from rapid.core.errors import watts
 from rapid.core.status import Status
-from rapidctl.commands._words import ago, count, date_and_clock, every_gpu, gpu_label, measure, points, share
+from rapidctl.commands._words import ago, count, date_and_clock, every_gpu, gpu_label, measure, noticed, points, share
 from rapidctl.output import Block, Cell, Column, Line, Table, Tone, line
 
 CLOSE = 0.05  # a prediction that is off by less is called good (assumed)
@@ -138,6 +138,8 @@ def _gpus(status: Status) -> dict[str, tuple[str, int, _Thing]]:
     found: dict[str, tuple[str, int, _Thing]] = {}
     for node, gpu in every_gpu(status):
         what = gpu.gpu + (f", {gpu.instance}" if gpu.instance else "")
+        others = gpu.watch.unmanaged or noticed(gpu.watch)
+        what += f"; {others}" if others else ""
         found[gpu.gpu] = (node.node, gpu.index, (gpu_label(node.node, gpu), watts(gpu.limit_mw), what))
     return found
 

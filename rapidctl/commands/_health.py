@@ -7,7 +7,8 @@ from rapidctl.commands._words import ago, gpu_label
 
 
 def troubles(status: Status) -> list[str]:
-    """One line per red thing, worst scope first: domain over budget, node silent, GPU not obeying, instance failed.
+    """One line per red thing, worst scope first: domain over budget, node silent, or drawing more than it may, GPU not
+    obeying, instance failed.
 
     The GPUs of a node that does not report are not named one by one: nothing is known of them but that.
     """
@@ -15,6 +16,8 @@ def troubles(status: Status) -> list[str]:
     found += [_node_trouble(node) for node in status.nodes if is_red_node(node)]
     for node in status.nodes:
         if node.health is NodeHealth.REPORTING:
+            if node.watch.excursion:
+                found.append(f"node {node.node}: excursion: {node.watch.excursion}")
             found += [_gpu_trouble(node.node, gpu) for gpu in node.gpus if is_red_gpu(gpu)]
     return found + [_instance_trouble(instance) for instance in status.instances if is_red_instance(instance)]
 

@@ -6,7 +6,7 @@ from rapid.core.cluster import Decision, GpuHealth, NodeHealth, Phase
 from rapid.core.errors import watts
 from rapid.core.status import DomainStatus, GpuStatus, InstanceStatus, NodeStatus, SloStatus, Status
 from rapidctl.commands._health import is_red_gpu, is_red_instance, is_red_node
-from rapidctl.commands._words import ago, clock, count, draw_w, gpu_label, latency, number_w, share
+from rapidctl.commands._words import ago, clock, count, draw_w, gpu_label, latency, noticed, number_w, share
 from rapidctl.output import Block, Cell, Column, Line, Table, Tone, line
 
 GPUS_SHOWN = 64  # without --all, a longer list shrinks to what needs a look
@@ -28,6 +28,8 @@ NODE_COLUMNS = (
     Column("DRAW W", right=True),
     Column("STATE", elastic=True),
 )
+KEPT_COLUMN = Column("KEPT", right=True)
+UNKEPT = 0.01  # of the watched time, over the leave or not measured, from which it is worth a colour (assumed)
 GPU_COLUMNS = (
     Column("GPU"),
     Column("INSTANCE", elastic=True),
@@ -49,6 +51,7 @@ def status_blocks(status: Status, *, every_gpu: bool) -> tuple[Block, ...]:
         blocks.append(_last(status.last_decision, status.wall_s))
     for table in (_slo_table(status.slo), domain_table(status.domains), _node_table(status.nodes)):
         blocks += [line(), table] if table.rows else []
+    blocks += _cap_bound(status.instances)
     if shown:
         blocks += [line(), Table(GPU_COLUMNS, shown)]
     if hidden:
@@ -112,7 +115,9 @@ def _head(status: Status) -> Line:
     return Line((Cell(f"policy {status.policy}", Tone.STRONG), *paused, Cell(about), when))
 
 
-def _node_table(nodes: Iterable[NodeStatus]) -> Table:
+def _node_table(nodes: tuple[NodeStatus, ...]) -> Table:
+    """With what share of the watched time each kept to its leave, once one of them has been watched."""
+    watched = any(node.watch.watched_s for node in nodes)
     rows = []
     for node in nodes:
         draws = [gpu.draw_mw for gpu in node.gpus]
@@ -124,16 +129,38 @@ def _node_table(nodes: Iterable[NodeStatus]) -> Table:
                 Cell(str(len(node.gpus))),
                 Cell(number_w(sum(gpu.held_mw for gpu in node.gpus))),
                 Cell(draw_w(total_mw)),
+                *([_kept(node)] if watched else []),
                 _node_state(node),
             )
         )
-    return Table(NODE_COLUMNS, tuple(rows))
+    *columns, state = NODE_COLUMNS
+    return Table((*columns, *([KEPT_COLUMN] if watched else []), state), tuple(rows))
+
+
+def _kept(node: NodeStatus) -> Cell:
+    watch = node.watch
+    if not watch.watched_s:
+        return Cell("-")
+    lost = (watch.over_s + watch.unmeasured_s) / watch.watched_s
+    return Cell(share(max(0.0, 1.0 - lost)), Tone.WARN if lost > UNKEPT else Tone.PLAIN)
+
+
+def _cap_bound(instances: Iterable[InstanceStatus]) -> list[Block]:
+    """How much of the last seconds each phase was slowed by its limits, where that can be told."""
+    shares: dict[str, list[float]] = {}
+    for instance in instances:
+        if instance.cap_bound is not None:
+            shares.setdefault(instance.role.value, []).append(instance.cap_bound)
+    told = [f"{role} {share(sum(each) / len(each))}" for role, each in sorted(shares.items())]
+    return [line(), line(f"slowed by their limits: {', '.join(told)}")] if told else []
 
 
 def _node_state(node: NodeStatus) -> Cell:
     why = f": {node.problem}" if node.problem else ""
     if node.health is NodeHealth.SILENT:
         return Cell(f"silent for {ago(node.age_s)}{why}", Tone.BAD)
+    if node.health is NodeHealth.REPORTING and node.watch.excursion:
+        return Cell(f"excursion: {node.watch.excursion}", Tone.BAD)
     if is_red_node(node):
         return Cell(f"{node.health.value}{why}", Tone.BAD)
     if node.health is NodeHealth.RELEASED:
@@ -201,9 +228,9 @@ def _gpu_state(node: NodeStatus, gpu: GpuStatus, instance: InstanceStatus | None
     if is_red_gpu(gpu):
         words = ("" if gpu.managed else "not managed", "" if gpu.health is GpuHealth.OK else gpu.health.value)
         return Cell(": ".join(filter(None, (", ".join(filter(None, words)), gpu.problem))), Tone.BAD)
-    if instance:
-        return _instance_state(instance)
-    return Cell("no engine", Tone.DIM)
+    state = _instance_state(instance) if instance else Cell("no engine", Tone.DIM)
+    others = noticed(gpu.watch)
+    return Cell(f"{state.text}; {others}", Tone.WARN) if others else state
 
 
 def _instance_state(instance: InstanceStatus) -> Cell:

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from rapid.core.errors import NotFound, Refused
 from rapid.core.status import GpuStatus, NodeStatus, Status
+from rapid.core.watched import GpuWatch
 
 CANDIDATES_SHOWN = 8
 UNITS = {  # by what a name ends in
@@ -93,6 +94,17 @@ def clock(wall_s: float) -> str:
 def date_and_clock(wall_s: float) -> str:
     """Date and time of day where the operator is."""
     return datetime.fromtimestamp(wall_s).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def noticed(watch: GpuWatch) -> str:
+    """What others did to it since its daemon started."""
+    moves = sum(count for _, count in watch.moves)
+    parts = [
+        f"limit moved {count(moves, 'time')}, last {watch.last_move}" if moves else "",
+        f"{count(watch.xids, 'driver error')}, last Xid {watch.xid}" if watch.xids else "",
+        f"lost {count(watch.losses, 'time')}" if watch.losses else "",
+    ]
+    return "; ".join(filter(None, parts))
 
 
 def gpu_label(node: str, gpu: GpuStatus) -> str:

@@ -21,8 +21,8 @@ rapidctl status >/dev/null || echo 'something is red'"""
 def command(options: Options, every_gpu: bool) -> None:
     """Show budgets, nodes, GPUs and instances.
 
-    Exits 1, and says on stderr why, if anything is red: a domain over its budget, a node that is silent or was never
-    heard, a GPU that does not obey, or a failed instance.
+    Exits 1, and says on stderr why, if anything is red: a domain over its budget, a node that is silent, was never
+    heard or draws more than it may, a GPU that does not obey, or a failed instance.
     """
     status = call(options, lambda client: client.status())
     page = output.Page(status_document(status), status_blocks(status, every_gpu=every_gpu))

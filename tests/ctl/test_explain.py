@@ -8,10 +8,11 @@ import pytest
 
 from rapid.core.cluster import Candidate, Decision, Phase, Role
 from rapid.core.status import Status
+from rapid.core.watched import GpuWatch, Mover
 from rapidctl.commands._explain import explained
 from rapidctl.commands._words import measure
 from rapidctl.output import render
-from tests.ctl.cluster import NOON_S, gpu, instance, node, picture
+from tests.ctl.cluster import MOVE, NOON_S, gpu, instance, node, picture
 from tests.ctl.conftest import Ctl
 from tests.ctl.fake_controller import FakeController
 
@@ -194,3 +195,15 @@ def test_a_plan_is_told_to_machines(ctl: Ctl) -> None:
     assert document["paused"] is False
     why = json.loads(ctl("why", "D412", "--json").stdout)
     assert {**document, "id": "D412", "measured": 0.952} == {"paused": False, **why}
+
+
+def test_what_others_did_to_a_gpu_is_said_beside_what_was_decided_for_it() -> None:
+    status = picture()
+    h1, h2 = status.nodes
+    moved = GpuWatch(moves=((Mover.PROCESS, 2),), last_move="another process: 650 W to 700 W; 650 W is ours")
+    fenced = GpuWatch(unmanaged="its limit was moved again after 5 repairs")
+    gpus = (replace(h1.gpus[0], watch=moved), replace(h1.gpus[1], watch=fenced))
+    seen = explained(MOVE, replace(status, nodes=(replace(h1, gpus=gpus), h2)))
+    text = "\n".join(render(seen, width=None, colour=False))
+    assert "GPU-aa00, p0; limit moved 2 times, last another process: 650 W to 700 W; 650 W is ours" in text
+    assert "GPU-aa01, d0; its limit was moved again after 5 repairs" in text

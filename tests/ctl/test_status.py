@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from rapid.core.cluster import GpuHealth, NodeHealth, Phase, Role
 from rapid.core.status import Status
+from rapid.core.watched import GpuWatch, Mover, NodeWatch
 from rapidctl.commands._health import troubles
 from rapidctl.commands._page import GPUS_SHOWN, status_blocks
 from rapidctl.output import render
@@ -180,3 +181,63 @@ def test_watch_prints_json_lines(ctl: Ctl) -> None:
     documents = [json.loads(row) for row in result.stdout.splitlines()]
     assert [document["epoch"] for document in documents] == [3, 3, 3]
     assert documents[0] == json.loads(ctl("status", "--json").stdout)
+
+
+# ---- what nodes notice ----
+
+WATCHED = NodeWatch(watched_s=1_000.0, over_s=4.0, unmeasured_s=16.0, excursions=2)
+MEDDLED = GpuWatch(
+    moves=((Mover.PROCESS, 3), (Mover.OUTSIDE, 1)),
+    last_move="another process: 600 W to 700 W; 600 W is ours",
+    repairs=3,
+    xids=2,
+    xid=79,
+    cap_bound=0.5,
+)
+
+
+def noticed() -> Status:
+    """A cluster in order whose first node has noticed things."""
+    good = picture()
+    h1, h2 = good.nodes
+    h1 = replace(h1, watch=WATCHED, gpus=(h1.gpus[0], replace(h1.gpus[1], watch=MEDDLED)))
+    p0, d0, d1 = (replace(one, cap_bound=bound) for one, bound in zip(good.instances, (0.9, 0.25, 0.75), strict=True))
+    return replace(good, nodes=(h1, h2), instances=(p0, d0, d1))
+
+
+def test_what_nodes_notice_is_on_the_page_and_no_fault_by_itself(ctl: Ctl, controller: FakeController) -> None:
+    controller.status = noticed()
+    result = ctl("status")
+    assert result.exit_code == 0
+    assert "NODE  DOMAIN  GPUS  HELD W  DRAW W    KEPT  STATE" in result.stdout
+    assert "h1    rack1      2    1250    1167  98.0 %  reporting" in result.stdout
+    assert "h2    rack1      2    1150    1067       -  reporting" in result.stdout
+    assert "slowed by their limits: decode 50.0 %, prefill 90.0 %" in result.stdout
+    told = "serving; limit moved 4 times, last another process: 600 W to 700 W; 600 W is ours; 2 driver errors, last"
+    assert told[:60] in result.stdout
+
+
+def test_an_excursion_that_goes_on_is_red(ctl: Ctl, controller: FakeController) -> None:
+    good = noticed()
+    on = replace(WATCHED, excursion="draws 1300 W, may draw 1250 W: limits cut to 92 %")
+    controller.status = replace(good, nodes=(replace(good.nodes[0], watch=on), good.nodes[1]))
+    result = ctl("status")
+    assert result.exit_code == 1
+    assert result.stderr == "red: node h1: excursion: draws 1300 W, may draw 1250 W: limits cut to 92 %\n"
+
+
+def test_json_has_what_nodes_notice(ctl: Ctl, controller: FakeController) -> None:
+    controller.status = noticed()
+    document = json.loads(ctl("status", "--json").stdout)
+    node = document["nodes"][0]
+    assert node["watch"] == {
+        "watched_s": 1000.0,
+        "over_s": 4.0,
+        "unmeasured_s": 16.0,
+        "excursions": 2,
+        "excursion": "",
+    }
+    watch = node["gpus"][1]["watch"]
+    assert watch["moves"] == {"another process": 3, "out of band": 1}
+    assert (watch["xid"], watch["cap_bound"], watch["repairs"]) == (79, 0.5, 3)
+    assert document["instances"][0]["cap_bound"] == 0.9

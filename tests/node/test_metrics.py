@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from rapid.core.cluster import GpuHealth, GpuReport, Mark, NodeReport, PhaseLoad, Role
 from rapid.core.errors import ConfigInvalid
+from rapid.core.watched import GpuWatch, Mover, NodeWatch
 from rapidd.agent import GpuCounts, Snapshot
 from rapidd.metrics import serving_metrics
 from tests.node.caller import DEADLINE_S
@@ -26,10 +27,23 @@ GPU = GpuReport(
     void=False,
     draw_mw=550_250,
     energy_mj=1_234_567,
+    watch=GpuWatch(
+        moves=((Mover.PROCESS, 3),), repairs=2, xids=4, losses=1, over_s=2.0, unmeasured_s=6.0, cap_bound=0.25
+    ),
 )
-LOST = replace(GPU, gpu="GPU-b", index=1, void=True, draw_mw=None, energy_mj=None, health=GpuHealth.LOST)
+LOST = replace(
+    GPU,
+    gpu="GPU-b",
+    index=1,
+    void=True,
+    draw_mw=None,
+    energy_mj=None,
+    health=GpuHealth.LOST,
+    watch=GpuWatch(unmanaged="MIG is on"),
+)
+WATCH = NodeWatch(watched_s=60.0, over_s=2.0, unmeasured_s=4.0, excursions=3, excursion="draws 1100 W")
 LOADS = (PhaseLoad("i0", Role.PREFILL, 1.0),)
-REPORT = NodeReport("h1", "3-cafe", 9, 100.0, Mark(4, 17), 2.5, (GPU, LOST), LOADS)
+REPORT = NodeReport("h1", "3-cafe", 9, 100.0, Mark(4, 17), 2.5, (GPU, LOST), LOADS, watch=WATCH)
 SNAPSHOT = Snapshot(
     report=REPORT,
     counts={"GPU-a": GpuCounts(writes=5, failures=2, mismatches=1), "GPU-b": GpuCounts()},
@@ -78,6 +92,21 @@ def test_the_page_shows_the_snapshot() -> None:
         ("rapidd_gpu_writes_total", "GPU-a"): 5.0,
         ("rapidd_gpu_write_failures_total", "GPU-a"): 2.0,
         ("rapidd_gpu_readback_mismatches_total", "GPU-a"): 1.0,
+        ("rapidd_gpu_limit_moves_total", "GPU-a", "process"): 3.0,
+        ("rapidd_gpu_limit_moves_total", "GPU-a", "outside"): 0.0,
+        ("rapidd_gpu_repairs_total", "GPU-a"): 2.0,
+        ("rapidd_gpu_xids_total", "GPU-a"): 4.0,
+        ("rapidd_gpu_losses_total", "GPU-a"): 1.0,
+        ("rapidd_gpu_over_budget_seconds_total", "GPU-a"): 2.0,
+        ("rapidd_gpu_unmeasured_seconds_total", "GPU-a"): 6.0,
+        ("rapidd_gpu_cap_bound_ratio", "GPU-a"): 0.25,
+        ("rapidd_gpu_managed", "GPU-a"): 1.0,
+        ("rapidd_gpu_managed", "GPU-b"): 0.0,
+        ("rapidd_watched_seconds_total",): 60.0,
+        ("rapidd_over_budget_seconds_total",): 2.0,
+        ("rapidd_unmeasured_seconds_total",): 4.0,
+        ("rapidd_excursions_total",): 3.0,
+        ("rapidd_excursion",): 1.0,
         ("rapidd_reports_total",): 42.0,
         ("rapidd_streams",): 1.0,
         ("rapidd_instances",): 1.0,
@@ -94,6 +123,7 @@ def test_what_the_device_does_not_tell_is_left_out() -> None:
         shown = values(get(address)[1])
     assert ("rapidd_gpu_draw_watts", "GPU-b") not in shown
     assert ("rapidd_gpu_energy_joules_total", "GPU-b") not in shown
+    assert ("rapidd_gpu_cap_bound_ratio", "GPU-b") not in shown
     assert ("rapidd_gpu_limit_watts", "GPU-b") in shown
 
 
