@@ -142,7 +142,7 @@ class NvmlDevice:
         unmanageable = virtual or (_MIG.format(index) if mig_on else "") or fixed
         if ceiling_mw == 0:
             raise DeviceError(self.gpu, unmanageable)
-        warnings = []
+        pci, warnings = perhaps(nvml, nvml.nvmlDeviceGetPciInfo, handle), []
         if perhaps(nvml, nvml.nvmlDeviceGetPersistenceMode, handle) == 0:
             warnings.append(
                 "persistence mode is off: when the last process lets go of the GPU, the driver forgets its limit and "
@@ -155,7 +155,7 @@ class NvmlDevice:
             self._session.driver,
             floor_mw,
             ceiling_mw,
-            bus=_text(nvml.nvmlDeviceGetPciInfo(handle).busId),
+            bus="" if pci is None else _text(pci.busId),
             unmanageable=unmanageable,
             lacks=lacks,
             warnings=tuple(warnings),
@@ -163,11 +163,11 @@ class NvmlDevice:
 
     def _range(self, handle: Handle) -> tuple[int, int, str]:
         """Floor, ceiling (0: nobody knows), and why the limit cannot be changed here, if so."""
-        nvml, (enforced_mw, _) = self._nvml, self._limits.read()
+        nvml, (enforced_mw, requested_mw) = self._nvml, self._limits.read()
         found = maybe(nvml, nvml.nvmlDeviceGetPowerManagementLimitConstraints, handle)
         if found is None:
-            # What is enforced stays so, hence it is floor and ceiling.
-            most_mw = enforced_mw or 0
+            # What is enforced stays so, unless a cap from outside goes away, hence it is floor and ceiling.
+            most_mw = max(enforced_mw or 0, requested_mw or 0)
             return most_mw, most_mw, _FIXED.format("the driver gives no range for it")
         floor_mw, ceiling_mw = found
         if not 0 < floor_mw <= ceiling_mw:

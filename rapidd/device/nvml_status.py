@@ -34,7 +34,10 @@ DRIVER_GONE = {Status.UNINITIALIZED, Status.DRIVER_NOT_LOADED, Status.LIB_RM_VER
 
 # What each status of a loss means, and what to do.
 _RELOAD = "the NVIDIA driver is not loaded, or was loaded anew: check nvidia-smi"
-_RESET = "look for Xid errors in dmesg; the GPU needs a reset or the host a reboot"
+_RESET = (
+    "look for Xid errors in dmesg; the GPU needs a reset or the host a reboot, and rapidd a restart if it does not "
+    "find the GPU again by itself"
+)
 LOST = {
     Status.UNINITIALIZED: _RELOAD,
     Status.DRIVER_NOT_LOADED: _RELOAD,

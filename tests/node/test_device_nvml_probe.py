@@ -130,6 +130,7 @@ def test_an_older_function_that_fails_at_start_is_not_given_up(opened: Opener, g
     "function",
     [
         "nvmlDeviceGetMinorNumber",
+        "nvmlDeviceGetPciInfo_v3",
         "nvmlDeviceGetPersistenceMode",
         "nvmlDeviceGetMigMode",
         "nvmlDeviceGetVirtualizationMode",
@@ -182,7 +183,8 @@ def test_a_vgpu_without_any_limit_is_a_fault_that_says_so(opened: Opener, gpu: G
     )
 
 
-def test_a_gpu_without_a_range_is_booked_at_what_it_enforces(opened: Opener, gpu: Gpu) -> None:
+def test_a_gpu_without_a_range_is_booked_at_the_most_it_may_come_to_enforce(opened: Opener, gpu: Gpu) -> None:
+    gpu.cap_mw = 300_000
     gpu.answer(RANGE, NOT_SUPPORTED)
     info = info_of(opened())
     assert (info.floor_mw, info.ceiling_mw) == (700_000, 700_000)

@@ -244,6 +244,8 @@ class FakeGpus:
         env = {"FAKE_GPU_SCRIPT": str(self.path)}
         if library is not None:
             paths = (str(library.parent), os.environ.get("LD_LIBRARY_PATH", ""))
+            # amdsmi looks into these folders first.
+            env |= {"ROCM_HOME": "", "ROCM_PATH": ""} if library.name == LIBRARIES["amdsmi"] else {}
             env["LD_LIBRARY_PATH"] = os.pathsep.join(path for path in paths if path)
         return env
 
