@@ -143,6 +143,8 @@ class Control:
             return [*notices, StepDown(deposed.text)]
         for load in report.loads:
             self.loads.take(load, self.at_s - max(0.0, report.node_time_s - load.at_s), self.at_s)
+        for instance, problem in self.loads.hear_problems(report.node, report.load_problems):
+            notices.append(Notice("warning", instance, f"load: {problem}"))
         return [*notices, *self.limits.grant(self.at_s, (gpu.gpu for gpu in report.gpus))]
 
     def _on_node_gone(self, event: NodeGone) -> list[Command]:

@@ -12,6 +12,7 @@ class Loads:
     def __init__(self, slo: Slo) -> None:
         self._slo = slo
         self._kept: dict[str, tuple[PhaseLoad, float]] = {}  # in the order in which they were heard
+        self._problems: dict[str, dict[str, str]] = {}  # by node and instance, of the nodes' last reports
 
     def take(self, load: PhaseLoad, measured_s: float, at_s: float) -> None:
         """A load that is from measured_s of the controller's clock."""
@@ -30,3 +31,14 @@ class Loads:
         """The load and the time that it is from; None if there is none, or it is stale."""
         kept = self._kept.get(instance)
         return None if kept is None or at_s - kept[1] > stale_after_s else kept
+
+    def hear_problems(self, node: str, problems: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
+        """What a node says is wrong with the loads of its instances; those among it that had nothing wrong before."""
+        before = self._problems.pop(node, {})
+        if problems:
+            self._problems[node] = dict(problems)
+        return [(instance, problem) for instance, problem in problems if instance not in before]
+
+    def problem(self, instance: str) -> str:
+        """What is wrong with the load of an instance; empty: nothing that its node knows of."""
+        return next((found[instance] for found in self._problems.values() if instance in found), "")

@@ -251,6 +251,11 @@ def _instance(control: "Control", one: Instance, at_s: float) -> InstanceStatus:
     problem = one.problem
     if load is not None and one.phase is Phase.SERVING and load.role is not one.role and not problem:
         problem = f"its load says {load.role.value}, the engine said {one.role.value}"
+    if load is not None and load.gpus and set(load.gpus) != set(one.hello.gpus) and not problem:
+        found, said = (", ".join(sorted(gpus)) for gpus in (load.gpus, one.hello.gpus))
+        problem = f"its node finds it on {found}, the engine said {said}"
+    if not problem and (wrong := control.loads.problem(one.name)):
+        problem = f"load: {wrong}"
     return InstanceStatus(
         instance=one.name,
         engine=one.hello.engine,

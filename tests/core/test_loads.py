@@ -51,3 +51,14 @@ def test_an_instance_that_comes_when_all_places_are_taken_gets_the_place_of_the_
     assert waiting(kept, "e1", 11.0) is None
     assert waiting(kept, "e2", 11.0) == 1
     assert len(slo._last) == 16_384
+
+
+def test_what_is_wrong_with_a_load_is_news_once_and_known_while_its_node_says_so() -> None:
+    kept, _ = loads()
+
+    assert kept.hear_problems("n1", (("a", "hangs"), ("b", "gone"))) == [("a", "hangs"), ("b", "gone")]
+    assert kept.hear_problems("n2", (("c", "gone"),)) == [("c", "gone")]
+    assert kept.hear_problems("n1", (("a", "hangs still"),)) == []
+    assert [kept.problem(name) for name in "abc"] == ["hangs still", "", "gone"]
+    assert kept.hear_problems("n1", ()) == []
+    assert kept.hear_problems("n1", (("a", "hangs"),)) == [("a", "hangs")]

@@ -1,10 +1,13 @@
 """What an operator sees of the cluster in each situation, and what was decided about what."""
 
+from dataclasses import replace
+
 import pytest
 
 from rapid.core.cluster import GpuHealth, NodeHealth, Phase, Role
-from rapid.core.events import BudgetAsked, EngineGone, ReleaseAsked, RoleAsked
+from rapid.core.events import BudgetAsked, EngineGone, NodeHeard, ReleaseAsked, RoleAsked
 from rapid.core.status import DomainStatus, GpuStatus, InstanceStatus, NodeStatus, Status
+from tests.core.engines import load
 from tests.core.hosts import W
 from tests.core.site import Site, paper_site, two_hosts, with_engines
 
@@ -153,6 +156,35 @@ def test_a_load_that_speaks_of_another_role_is_shown_as_a_problem() -> None:
 
     assert instance(site, "e0").problem == "its load says decode, the engine said prefill"
     assert instance(site, "e1").problem == ""
+
+
+def test_a_node_that_finds_an_engine_on_other_gpus_is_heard() -> None:
+    site = with_engines(paper_site("rapid"))
+    site.run(1.0)
+    host = site.hosts["n1"]
+    for gpus, problem in ((("g1",), "its node finds it on g1, the engine said g0"), (("g0",), ""), ((), "")):
+        said = replace(load("e0", PREFILL, at_s=host.now), gpus=gpus)
+        site.step(NodeHeard(site.now, host.report((said,))))
+        assert instance(site, "e0").problem == problem
+
+
+def test_why_a_load_is_missing_is_said_once_and_shown_while_it_lasts() -> None:
+    site = with_engines(paper_site("rapid"))
+    site.run(1.0)
+    host = site.hosts["n1"]
+
+    def heard(*problems: tuple[str, str]) -> list[str]:
+        return site.step(NodeHeard(site.now, replace(host.report(), load_problems=problems)))
+
+    hangs = ("e0", "http://127.0.0.1:8000/metrics gave no whole page within 2 s")
+    words = [each for each in heard(hangs) if "load:" in each]
+    assert len(words) == 1
+    assert "load: http://127.0.0.1:8000/metrics gave no whole page within 2 s" in words[0]
+    assert instance(site, "e0").problem == f"load: {hangs[1]}"
+    assert instance(site, "e1").problem == ""
+    assert [each for each in heard(hangs) if "load:" in each] == []
+    heard()
+    assert instance(site, "e0").problem == ""
 
 
 def test_attainment_and_quantiles_are_shown() -> None:
