@@ -1,4 +1,4 @@
-"""Read-only checks of the NVML backend on a real GPU; skipped without one. reading.py says what is read, and how."""
+"""Read-only checks of the NVML backend on a real GPU; skipped without one. tools/read_nvml.py says what is read."""
 
 import json
 import re
@@ -26,7 +26,7 @@ PAIRS = {
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    command = [sys.executable, "-m", "tests.gpu.reading", "--json"]
+    command = [sys.executable, "-m", "tools.read_nvml", "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
     if "absent" in found or not found["gpus"]:

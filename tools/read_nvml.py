@@ -1,7 +1,7 @@
 """Read everything that the NVML backend reads, on the GPUs of this machine, and time it. Sets nothing.
 
-`python -m tests.gpu.reading` prints a table; with --json what the tests look at. It runs in a process of its own: other
-tests load a fake library into theirs, for good.
+`python -m tools.read_nvml` prints a table; with --json what the tests look at. The tests run it in a process
+of its own, because others load a fake library into theirs, for good.
 """
 
 import argparse
