@@ -21,7 +21,7 @@ from rapid.v1 import controller_pb2 as v1
 from rapid.v1.controller_pb2_grpc import ControllerServiceStub
 from rapid.wire.errors import error_of
 from rapid.wire.operator import decode_decisions, decode_plan, encode_role
-from rapid.wire.status import decode_status
+from rapid.wire.status import Look, decode_look, decode_status
 
 Response = TypeVar("Response")
 
@@ -53,6 +53,10 @@ class Client:
     async def status(self) -> Status:
         """The whole picture, once."""
         return decode_status(await self._answer(self._stub.GetStatus(v1.GetStatusRequest(), timeout=self._timeout_s)))
+
+    async def look(self) -> Look:
+        """The whole picture, with the controller's version and clock."""
+        return decode_look(await self._answer(self._stub.GetStatus(v1.GetStatusRequest(), timeout=self._timeout_s)))
 
     async def watch(self, interval_s: float) -> AsyncGenerator[Status]:
         """A picture every interval_s until the caller stops iterating. Each has a deadline of its own."""

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ import grpc
 import grpc.aio
 from structlog.typing import FilteringBoundLogger
 
+from rapid.clock import SystemClock
 from rapid.core.cluster import GrantBatch, Greeting, Renewal
 from rapid.core.errors import RapidError, Stale, WireInvalid
 from rapid.rpc import RpcServer, start_server
@@ -19,6 +21,7 @@ from rapid.v1 import node_pb2, node_pb2_grpc
 from rapid.wire.node import Greeted, NodeDescription, decode_enforce, encode_description, encode_report
 from rapidd.agent import Agent
 
+WALL_S = SystemClock().wall_s
 GREETING_TIMEOUT_S = 10.0  # from the start of the call to its first message
 SERVICE = node_pb2.DESCRIPTOR.services_by_name["NodeService"].full_name
 
@@ -43,14 +46,20 @@ class _Stream:
 class NodeService(node_pb2_grpc.NodeServiceServicer):
     """What a controller, or a tool, can ask of this node."""
 
-    def __init__(self, agent: Agent, description: NodeDescription, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        description: NodeDescription,
+        log: FilteringBoundLogger,
+        wall_s: Callable[[], float] = WALL_S,
+    ) -> None:
         self._agent, self._node, self._log = agent, description.node, log
-        self._description = encode_description(description)
+        self._description, self._wall_s = description, wall_s
         self._stream: _Stream | None = None
         self._stopping: Ended | None = None
 
     async def Describe(self, request: node_pb2.DescribeRequest, context: Any) -> node_pb2.DescribeResponse:
-        return self._description
+        return encode_description(replace(self._description, wall_s=self._wall_s()))
 
     # grpc.aio also takes a coroutine that reads and writes the stream itself, which its stubs do not say.
     async def Enforce(  # type: ignore[override]

@@ -52,20 +52,22 @@ class DescribeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class DescribeResponse(_message.Message):
-    __slots__ = ("node", "version", "backend", "incarnation", "hard_budget_mw", "gpus")
+    __slots__ = ("node", "version", "backend", "incarnation", "hard_budget_mw", "gpus", "wall_s")
     NODE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     BACKEND_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     HARD_BUDGET_MW_FIELD_NUMBER: _ClassVar[int]
     GPUS_FIELD_NUMBER: _ClassVar[int]
+    WALL_S_FIELD_NUMBER: _ClassVar[int]
     node: str
     version: str
     backend: str
     incarnation: str
     hard_budget_mw: int
     gpus: _containers.RepeatedCompositeFieldContainer[GpuDescription]
-    def __init__(self, node: _Optional[str] = ..., version: _Optional[str] = ..., backend: _Optional[str] = ..., incarnation: _Optional[str] = ..., hard_budget_mw: _Optional[int] = ..., gpus: _Optional[_Iterable[_Union[GpuDescription, _Mapping]]] = ...) -> None: ...
+    wall_s: float
+    def __init__(self, node: _Optional[str] = ..., version: _Optional[str] = ..., backend: _Optional[str] = ..., incarnation: _Optional[str] = ..., hard_budget_mw: _Optional[int] = ..., gpus: _Optional[_Iterable[_Union[GpuDescription, _Mapping]]] = ..., wall_s: _Optional[float] = ...) -> None: ...
 
 class GpuDescription(_message.Message):
     __slots__ = ("gpu", "index", "name", "driver", "floor_mw", "ceiling_mw", "fallback_mw", "bus", "unmanageable", "lacks", "warnings")

@@ -58,7 +58,8 @@ class GpuDescription:
 
 @dataclass(frozen=True, slots=True)
 class NodeDescription:
-    """The inventory of a host. hard_budget_mw is the host's own bound (None: none configured)."""
+    """The inventory of a host. hard_budget_mw is the host's own bound (None: none configured), wall_s its clock when it
+    answered (None: not told)."""
 
     node: str
     version: str
@@ -66,6 +67,7 @@ class NodeDescription:
     incarnation: str
     hard_budget_mw: int | None
     gpus: tuple[GpuDescription, ...]
+    wall_s: float | None = None
 
 
 # ---- from the controller to the node ----
@@ -308,6 +310,7 @@ def encode_description(description: NodeDescription) -> node_pb2.DescribeRespons
             )
             for gpu in description.gpus
         ],
+        wall_s=description.wall_s,
     )
 
 
@@ -321,6 +324,7 @@ def decode_description(message: node_pb2.DescribeResponse) -> NodeDescription:
         incarnation=fields.name(message.incarnation, "incarnation"),
         hard_budget_mw=hard_budget_mw or None,
         gpus=fields.each(message.gpus, "gpus", _gpu_description, fields.GPUS_MAX),
+        wall_s=fields.seconds(message.wall_s, "wall_s") if message.HasField("wall_s") else None,
     )
 
 

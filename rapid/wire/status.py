@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from rapid.core.cluster import NodeHealth, SloTargets
 from rapid.core.status import DomainStatus, GpuStatus, InstanceStatus, NodeStatus, SloStatus, Status
@@ -19,6 +20,15 @@ NODE_HEALTHS: Mapping[controller_pb2.NodeHealth, NodeHealth] = {
     controller_pb2.NODE_HEALTH_RELEASED: NodeHealth.RELEASED,
 }
 NODE_HEALTH_VALUES = {health: value for value, health in NODE_HEALTHS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A controller's status, its version, and its host's clock when it answered (empty, None: not told)."""
+
+    status: Status
+    version: str = ""
+    wall_s: float | None = None
 
 
 # ---- noun to message ----
@@ -124,6 +134,12 @@ def decode_status(message: controller_pb2.GetStatusResponse | controller_pb2.Wat
     """Raises WireInvalid."""
     fields.present(message, "status")
     return fields.inner(message.status, "status", _status)
+
+
+def decode_look(message: controller_pb2.GetStatusResponse) -> Look:
+    """Raises WireInvalid."""
+    wall_s = fields.seconds(message.wall_s, "wall_s") if message.HasField("wall_s") else None
+    return Look(decode_status(message), fields.name_or_empty(message.version, "version"), wall_s)
 
 
 def _status(message: controller_pb2.Status) -> Status:

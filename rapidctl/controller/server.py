@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
+from rapid import __version__
+from rapid.clock import SystemClock
 from rapid.core.cluster import Decision
 from rapid.core.commands import Answer, Command
 from rapid.core.errors import Unreachable
@@ -28,6 +30,7 @@ from rapid.wire.operator import (
 from rapid.wire.status import encode_status
 from rapidctl.controller.inbox import Inbox
 
+WALL_S = SystemClock().wall_s
 ANSWER_S = 5.0  # how long an operator waits for an answer; it is there after one commit to the journal
 
 Asked = BudgetAsked | RoleAsked | PauseAsked | ReleaseAsked
@@ -44,13 +47,20 @@ class Sight(Protocol):
 class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
     """Every change goes through the inbox like any other event, and is answered when it is journaled and performed."""
 
-    def __init__(self, inbox: Inbox, sight: Sight, *, answer_s: float = ANSWER_S) -> None:
-        self._inbox, self._sight, self._answer_s = inbox, sight, answer_s
+    def __init__(
+        self,
+        inbox: Inbox,
+        sight: Sight,
+        *,
+        answer_s: float = ANSWER_S,
+        wall_s: Callable[[], float] = WALL_S,
+    ) -> None:
+        self._inbox, self._sight, self._answer_s, self._wall_s = inbox, sight, answer_s, wall_s
         self._drawn: tuple[Status, v1.Status] | None = None
         self._stopping = asyncio.Event()
 
     async def GetStatus(self, request: v1.GetStatusRequest, context: Context) -> v1.GetStatusResponse:
-        return v1.GetStatusResponse(status=self._picture())
+        return v1.GetStatusResponse(status=self._picture(), version=__version__, wall_s=self._wall_s())
 
     async def Watch(self, request: v1.WatchRequest, context: Context) -> AsyncIterator[v1.WatchResponse]:
         async with answering(context):

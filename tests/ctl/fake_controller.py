@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import grpc
 
+from rapid import __version__
 from rapid.core.cluster import Decision, NodeHealth
 from rapid.core.errors import BudgetRefused, NotFound, RapidError, RoleRefused, watts
 from rapid.core.status import DomainStatus, Status
@@ -23,7 +24,7 @@ from rapid.wire.operator import (
     encode_plan,
 )
 from rapid.wire.status import encode_status
-from tests.ctl.cluster import MOVE, OLDER, picture
+from tests.ctl.cluster import MOVE, NOON_S, OLDER, picture
 
 Context = Any  # The generated stubs name a type of their own that exists only for type checkers.
 
@@ -37,6 +38,7 @@ class FakeController(controller_pb2_grpc.ControllerServiceServicer):
 
     def __init__(self) -> None:
         self.status: Status = picture()
+        self.version, self.wall_s = __version__, NOON_S
         self.decisions: tuple[Decision, ...] = (MOVE, OLDER)
         self.asked: list[tuple[object, ...]] = []
         self.by: list[str] = []
@@ -78,7 +80,7 @@ class FakeController(controller_pb2_grpc.ControllerServiceServicer):
 
     def GetStatus(self, request: v1.GetStatusRequest, context: Context) -> v1.GetStatusResponse:
         self._hearing.wait()
-        response = v1.GetStatusResponse(status=encode_status(self.status))
+        response = v1.GetStatusResponse(status=encode_status(self.status), version=self.version, wall_s=self.wall_s)
         self.after_status()
         return response
 

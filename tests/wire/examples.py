@@ -10,7 +10,7 @@ from rapid.core.cluster import EngineHello, GpuHealth, Histogram, Mark, NodeHeal
 from rapid.core.watched import GpuWatch, Mover, NodeWatch
 from rapid.v1 import controller_pb2
 from rapid.wire import common, engine, node, operator
-from rapid.wire.status import decode_status, encode_status
+from rapid.wire.status import decode_look, decode_status, encode_status
 
 MARK = Mark(3, 7)
 LOAD = PhaseLoad(
@@ -87,6 +87,7 @@ DESCRIPTION = node.NodeDescription(
             "GPU-1", 1, "MI300X", "6.8", 400_000, 750_000, 500_000, "0000:01:00.0", "MIG", ("Xid",), ("no persistence",)
         ),
     ),
+    wall_s=1.7e9,
 )
 HELLO = EngineHello(
     instance="i1",
@@ -196,6 +197,10 @@ EXAMPLES: dict[str, tuple[Any, Any]] = {
     "decisions": (operator.encode_decisions((DECISION,)), operator.decode_decisions),
     "plan": (operator.encode_plan(DECISION), operator.decode_plan),
     "status": (controller_pb2.GetStatusResponse(status=encode_status(STATUS)), decode_status),
+    "look": (
+        controller_pb2.GetStatusResponse(status=encode_status(STATUS), version="0.1.0", wall_s=1.7e9),
+        decode_look,
+    ),
 }
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from rapid.core import cluster, commands, status, watched
 from rapid.core.cluster import Histogram, NodeHealth, Phase, Role
 from rapid.wire import engine, fields, node
+from rapid.wire.status import Look
 
 T = TypeVar("T")
 
@@ -180,6 +181,7 @@ descriptions = st.builds(
     incarnation=names,
     hard_budget_mw=maybe(site_mw),
     gpus=st.lists(gpu_descriptions(), max_size=4).map(tuple),
+    wall_s=maybe(times_s),
 )
 
 
@@ -330,3 +332,4 @@ statuses = st.builds(
     scored=counts,
     prediction_error=maybe(fractions),
 )
+looks = st.builds(Look, status=statuses, version=names, wall_s=maybe(times_s))

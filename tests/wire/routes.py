@@ -98,6 +98,15 @@ ROUTES = [
         lambda noun: controller_pb2.GetStatusResponse(status=status.encode_status(noun)),
         lambda m, _: status.decode_status(m),
     ),
+    Route(
+        "look",
+        nouns.looks,
+        controller_pb2.GetStatusResponse,
+        lambda noun: controller_pb2.GetStatusResponse(
+            status=status.encode_status(noun.status), version=noun.version, wall_s=noun.wall_s
+        ),
+        lambda m, _: status.decode_look(m),
+    ),
 ]
 
 # What an operator asks goes one way only: the client fills the message in, the server decodes it.

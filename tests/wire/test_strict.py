@@ -48,7 +48,7 @@ NOT_ZERO = {
     "DecisionInput": {"text"},
     "Histogram": {"bounds_s"},  # the counts no longer fit
 }
-OPTIONAL_ANYWHERE = {("GrantAnswer", "gpu")}
+OPTIONAL_ANYWHERE = {("GrantAnswer", "gpu"), ("GetStatusResponse", "version")}
 
 
 def paths(message: Message, prefix: str = "") -> Iterator[str]:
