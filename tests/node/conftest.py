@@ -11,7 +11,7 @@ from tools.fake_gpu import FakeGpus, NoBinding, NoCompiler, build, preload
 def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The compiled fake libnvidia-ml.so.1, loaded into this process."""
     try:
-        library = build(tmp_path_factory.mktemp("fake_nvml"))
+        library = build(tmp_path_factory.mktemp("fake_nvml"), strict=True)
     except NoCompiler as error:
         pytest.skip(str(error))
     preload(library)
@@ -31,7 +31,7 @@ def fake_nvml(nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def amdsmi_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The compiled fake libamd_smi.so, loaded into this process."""
     try:
-        library = build(tmp_path_factory.mktemp("fake_amdsmi"), "amdsmi")
+        library = build(tmp_path_factory.mktemp("fake_amdsmi"), "amdsmi", strict=True)
     except (NoCompiler, NoBinding) as error:
         pytest.skip(str(error))
     preload(library)
