@@ -41,7 +41,7 @@ PLANTED = [
     ),
     ("rapidd/a.py", "from rapid.core import ledger", "rapidd may not import rapid.core.ledger"),
     ("rapidd/a.py", "import rapidctl.client", "rapidd may not import rapidctl.client"),
-    ("rapidd/load/a.py", "from ..device import base\nfrom rapid.sim import x", "rapidd may not import rapid.sim"),
+    ("rapidd/load/a.py", "from ..device import base\nfrom rapid.sim import x", "rapidd.load may not import rapid.sim"),
     ("rapidd/device/nvml.py", "import rapid.simgpu", "rapidd.device may not import rapid.simgpu"),
     ("rapidctl/a.py", "import rapidd", "rapidctl may not import rapidd"),
     (
