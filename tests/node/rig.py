@@ -6,6 +6,7 @@ from structlog.testing import CapturingLogger
 from rapid.core.cluster import GpuReport, GrantBatch, Greeting, Mark, Renewal
 from rapid.core.errors import DeviceError
 from rapid.core.guard import Guard, GuardedGpu, GuardMemory
+from rapid.core.vigil import Vigil
 from rapidd.agent import Agent
 from rapidd.device.base import Holder, LimitReading, PowerReading
 from rapidd.inbox import Inbox
@@ -26,6 +27,7 @@ class ScriptedWorker:
         self.gpu, self._rig = gpu, rig
         self.limit_mw, self.draw_mw = CEILING_MW, 90_000
         self.error: DeviceError | None = None
+        self.clock_mhz: int | None = None
         self.held = False
         self.busy_since_s: float | None = None
         self.writes: list[int] = []
@@ -48,7 +50,7 @@ class ScriptedWorker:
         if self.held:
             return
         at_s = self._rig.now_s
-        power = None if self.error else PowerReading(self.draw_mw, 5_000)
+        power = None if self.error else PowerReading(self.draw_mw, 5_000, clock_mhz=self.clock_mhz)
         self._rig.inbox.deliver(Sampled(self.gpu, self._reading(), power, self.error, at_s, at_s))
 
     def find_holders(self) -> None:
@@ -74,7 +76,9 @@ class ScriptedMemory:
 class Rig:
     """Make it inside of a test's event loop."""
 
-    def __init__(self, memory: GuardMemory | None = None, hard_budget_mw: int | None = None) -> None:
+    def __init__(
+        self, memory: GuardMemory | None = None, hard_budget_mw: int | None = None, vigil: Vigil | None = None
+    ) -> None:
         self.now_s = 1000.0
         self.inbox = Inbox(len(GPUS))
         self.workers = {gpu: ScriptedWorker(gpu, self) for gpu in GPUS}
@@ -92,6 +96,7 @@ class Rig:
             gpus=specs,
             memory=memory or GuardMemory(),
             hard_budget_mw=hard_budget_mw,
+            vigil=vigil,
         )
         self.talk = Talk(log, self.clock)
 

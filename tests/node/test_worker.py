@@ -9,7 +9,7 @@ import pytest
 
 from rapid.core.errors import DeviceDenied, DeviceError, DeviceLost, DeviceMismatch, LimitRefused
 from rapidd.device.base import DeviceInfo, Holder, LimitReading, PowerReading
-from rapidd.worker import Event, Sampled, Worker, WriteDone
+from rapidd.worker import Event, HeldBy, Sampled, Worker, WriteDone
 from tests.node.at_work import TIMEOUT_S, AtWork
 
 
@@ -26,6 +26,10 @@ class ScriptedDevice:
         self.sticks = False
         self.power = PowerReading(300_000, 1)
         self.raises: dict[str, Exception] = {}
+        self.holding: tuple[Holder, ...] = ()
+        self.searches = 0
+        self.searching = threading.Event()
+        self.searching.set()
         self.entered, self.may_go = threading.Event(), threading.Event()
         self.may_go.set()
 
@@ -50,7 +54,11 @@ class ScriptedDevice:
         return ()
 
     def holders(self) -> tuple[Holder, ...]:
-        return ()
+        self.searches += 1
+        assert self.searching.wait(TIMEOUT_S)
+        if "holders" in self.raises:
+            raise self.raises["holders"]
+        return self.holding
 
     def _call(self, word: str, verb: str) -> None:
         self.calls.append(word)
@@ -310,3 +318,37 @@ def test_the_clock_is_asked_after_the_limit_and_before_the_power() -> None:
     events.get(timeout=TIMEOUT_S)
     assert worker.stop(TIMEOUT_S)
     assert device.calls == ["clock", "limit", "clock", "clock", "power"]
+
+
+# ---- who holds the device ----
+
+
+def test_who_holds_the_device_is_found_while_a_call_is_under_way(rig: Rig) -> None:
+    rig.device.holding = (Holder(7, "dcgmi", "root"),)
+    rig.hold()
+    rig.worker.find_holders()
+    assert rig.event() == HeldBy("GPU-a", (Holder(7, "dcgmi", "root"),))
+    rig.device.may_go.set()
+
+
+def test_a_search_that_fails_finds_nobody(rig: Rig) -> None:
+    rig.device.raises["holders"] = OSError("no /proc here")
+    rig.worker.find_holders()
+    assert rig.event() == HeldBy("GPU-a", ())
+
+
+def test_one_search_at_a_time_is_enough(rig: Rig) -> None:
+    rig.device.searching.clear()
+    for _ in range(3):
+        rig.worker.find_holders()
+    rig.device.searching.set()
+    assert rig.event() == HeldBy("GPU-a", ())
+    rig.worker.find_holders()
+    assert rig.event() == HeldBy("GPU-a", ())
+    assert rig.device.searches == 2
+
+
+def test_a_worker_that_stops_searches_no_more(rig: Rig) -> None:
+    rig.stop()
+    rig.worker.find_holders()
+    assert rig.device.searches == 0
