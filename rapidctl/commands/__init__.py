@@ -26,6 +26,7 @@ SECTIONS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             Entry("watch", "watch", "Show the status again and again, until Ctrl-C."),
             Entry("decisions", "decisions", "List the last decisions, newest first."),
             Entry("plan", "plan", "Show what the policy would do now, without doing it."),
+            Entry("doctor", "doctor", "Find what is wrong, and what to do about it; exit 1 if anything is red."),
             Entry("why", "why", "Explain a decision, or the last one about a GPU or an instance."),
         ),
     ),

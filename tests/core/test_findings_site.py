@@ -81,35 +81,35 @@ def test_a_cluster_in_order_is_green_all_over() -> None:
             "node",
             "h1",
             "has been silent for 63 s and is still booked for 1250 W: connection refused",
-            "on h1: systemctl status rapidd, rapidd --check; if it has no power: rapidctl node release h1",
+            "there: systemctl status rapidd, rapidd --check; if it has no power: rapidctl node release NODE",
         ),
         (
             with_node(lambda node: replace(node, health=NodeHealth.NEVER_HEARD, age_s=float("inf"))),
             "node",
             "h1",
             "was never heard and is booked at its ceilings",
-            "on h1: systemctl status rapidd, rapidd --check",
+            "there: systemctl status rapidd, rapidd --check",
         ),
         (
             with_gpu(managed=False, problem="reads back 700 W"),
             "gpu",
             "h1/0",
             "is not managed, and booked at 650 W: reads back 700 W",
-            "on h1: rapidd --check; it is managed again when it has obeyed for a while",
+            "there: rapidd --check; it is managed again when it has obeyed for a while",
         ),
         (
             with_gpu(managed=False, watch=GpuWatch(unmanaged="fenced: another process fights over its limit")),
             "gpu",
             "h1/0",
             "is not managed, and booked at 650 W: fenced: another process fights over its limit",
-            "put that right, then on h1: systemctl reload rapidd",
+            "put that right, then there: systemctl reload rapidd",
         ),
         (
             with_gpu(health=GpuHealth.DENIED, problem="no permission"),
             "gpu",
             "h1/0",
             "denied: no permission",
-            "on h1: rapidd --check; give rapidd CAP_SYS_ADMIN",
+            "there: rapidd --check; give rapidd CAP_SYS_ADMIN",
         ),
         (
             with_node(lambda node: replace(node, watch=NodeWatch(excursions=1, excursion="draws 1300 W of 1250 W"))),
@@ -240,3 +240,4 @@ def test_versions_that_differ_are_yellow() -> None:
     (one,) = version_findings("1.2", "1.1", nodes[1:])
     assert (one.about, one.what) == ((), "rapidctl is 1.2, the controller 1.1")
     assert [f.grade for f in version_findings("1.1", "", nodes[1:])] == [Grade.GREEN]
+    assert version_findings("1.1", "", nodes[2:]) == [], "nobody has told"

@@ -32,7 +32,7 @@ def test_bash_can_read_its_script(ctl: Ctl) -> None:
         ("rapidctl role set p0 ", {"prefill", "decode", "mixed", "auto"}),
         ("rapidctl budget ", {"get", "set"}),
         ("rapidctl status --tls-c", {"--tls-ca", "--tls-cert"}),
-        ("rapidctl d", {"decisions", "demo"}),
+        ("rapidctl d", {"decisions", "demo", "doctor"}),
     ],
 )
 def test_bash_is_told_what_can_follow(typed: str, offered: set[str]) -> None:

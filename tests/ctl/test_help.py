@@ -27,6 +27,7 @@ JSON_CALLS = [
     ("decisions",),
     ("plan",),
     ("why", "d7"),
+    ("doctor",),
     ("budget", "get"),
     ("budget", "set", "rack1", "2500W"),
     ("role", "set", "d0", "mixed"),

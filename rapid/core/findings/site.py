@@ -34,7 +34,7 @@ class NodeFacts:
     certificate: CertificateFacts | None = None
 
 
-def version_findings(own: str, controller: str, nodes: Iterable[NodeFacts]) -> list[Finding]:
+def version_findings(own: str, controller: str, nodes: Sequence[NodeFacts]) -> list[Finding]:
     """All should be of one version; the protocol only grows, so that another one is no fault."""
     found = []
     if controller and controller != own:
@@ -45,6 +45,8 @@ def version_findings(own: str, controller: str, nodes: Iterable[NodeFacts]) -> l
         if node.version and node.version != against:
             what = f"rapidd is {node.version}, the controller {against}"
             found.append(yellow("version", what, f"install {against} there, then systemctl restart rapidd", node.node))
+    if not found and not controller and not any(node.version for node in nodes):
+        return []  # nobody has told
     return found or [green("version", f"{against} everywhere it could be seen")]
 
 
@@ -52,7 +54,7 @@ def node_findings(nodes: Sequence[NodeStatus]) -> list[Finding]:
     """Which nodes the controller hears."""
     found = []
     for node in nodes:
-        look = f"on {node.node}: systemctl status rapidd, rapidd --check"
+        look = "there: systemctl status rapidd, rapidd --check"
         why = f": {node.problem}" if node.problem else ""
         if node.health is NodeHealth.NEVER_HEARD:
             what = f"was never heard and is booked at its ceilings{why}"
@@ -60,7 +62,7 @@ def node_findings(nodes: Sequence[NodeStatus]) -> list[Finding]:
         elif node.health is NodeHealth.SILENT:
             held = watts(sum(gpu.held_mw for gpu in node.gpus))
             what = f"has been silent for {node.age_s:.0f} s and is still booked for {held}{why}"
-            found.append(red("node", what, f"{look}; if it has no power: rapidctl node release {node.node}", node.node))
+            found.append(red("node", what, f"{look}; if it has no power: rapidctl node release NODE", node.node))
         elif node.health is NodeHealth.RELEASED:
             what = "was released: an operator said that it is off, and nothing is booked for it"
             found.append(yellow("node", what, "start its rapidd, or take it out of the configuration", node.node))
@@ -74,7 +76,7 @@ def asked_findings(nodes: Iterable[NodeFacts]) -> list[Finding]:
     found = []
     for node in nodes:
         if node.problem:
-            todo = f"from this host the controller's way to it is closed; on {node.node}: rapidd --check"
+            todo = "see that its rapidd runs, and that the way there is open; there: rapidd --check"
             found.append(yellow("reach", f"could not be asked: {node.problem}", todo, node.node))
         else:
             found.append(green("reach", "answers", node.node))
@@ -103,10 +105,10 @@ def gpu_findings(nodes: Iterable[NodeStatus]) -> list[Finding]:
 
 def _gpu(node: NodeStatus, gpu: GpuStatus) -> list[Finding]:
     name, why = f"{node.node}/{gpu.index}", f": {gpu.problem}" if gpu.problem else ""
-    todo = f"on {node.node}: rapidd --check; {_REMEDIES[gpu.health]}"
+    todo = f"there: rapidd --check; {_REMEDIES[gpu.health]}"
     if not gpu.managed:
         if gpu.watch.unmanaged:
-            todo = f"put that right, then on {node.node}: systemctl reload rapidd"
+            todo = "put that right, then there: systemctl reload rapidd"
         what = f"is not managed, and booked at {watts(gpu.held_mw)}{why or _because(gpu.watch.unmanaged)}"
         return [red("gpu", what, todo, name)]
     if gpu.health is not GpuHealth.OK:
@@ -126,7 +128,7 @@ def watch_findings(nodes: Iterable[NodeStatus]) -> list[Finding]:
             found += _writers(node, gpu)
             if gpu.watch.xids:
                 what = f"the driver has reported {gpu.watch.xids} errors, the last is Xid {gpu.watch.xid}"
-                todo = f"on {node.node}: dmesg | grep Xid; the vendor's list says what each means"
+                todo = "there: dmesg | grep Xid; the vendor's list says what each means"
                 found.append(yellow("xid", what, todo, f"{node.node}/{gpu.index}"))
         watch = node.watch
         if watch.excursion:
@@ -140,7 +142,7 @@ def watch_findings(nodes: Iterable[NodeStatus]) -> list[Finding]:
         unproven_s = watch.over_s + watch.unmeasured_s
         if watch.watched_s and unproven_s / watch.watched_s > UNPROVEN_SHARE:
             what = f"over its leave for {watch.over_s:.0f} s, unmeasured for {watch.unmeasured_s:.0f} s"
-            todo = f"on {node.node}: rapidd --check, for what the driver does not tell"
+            todo = "there: rapidd --check, for what the driver does not tell"
             found.append(yellow("compliance", f"{what}, of {watch.watched_s:.0f} s", todo, node.node))
     return found
 
@@ -154,7 +156,7 @@ def _writers(node: NodeStatus, gpu: GpuStatus) -> list[Finding]:
     what = (
         f"its limit was moved without us ({by}) and set back {gpu.watch.repairs} times; the last: {gpu.watch.last_move}"
     )
-    todo = f"find out what else on {node.node} sets power limits, and stop it: rapidd --check there lists candidates"
+    todo = "find out what else sets power limits there, and stop it: rapidd --check lists candidates"
     return [yellow("writers", what, todo, f"{node.node}/{gpu.index}")]
 
 
