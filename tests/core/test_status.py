@@ -7,6 +7,7 @@ import pytest
 from rapid.core.cluster import GpuHealth, NodeHealth, Phase, Role
 from rapid.core.events import BudgetAsked, EngineGone, NodeHeard, ReleaseAsked, RoleAsked
 from rapid.core.status import DomainStatus, GpuStatus, InstanceStatus, NodeStatus, Status
+from rapid.core.watched import GpuWatch, NodeWatch
 from tests.core.engines import load
 from tests.core.hosts import W
 from tests.core.site import Site, paper_site, two_hosts, with_engines
@@ -218,3 +219,42 @@ def test_a_decision_says_who_when_why_on_what_and_what_changed() -> None:
     assert dict(decision.inputs)["decode_queue"] == 0.0
     assert decision.changes[0] == ("g4", "600 W", "575 W") or decision.changes[0] == ("g0", "600 W", "625 W")
     assert len(decision.changes) == 8
+
+
+# ---- what nodes notice ----
+
+
+def notice(site: Site, watch: NodeWatch, **of_gpus: GpuWatch) -> None:
+    """The next report of n1 says this of the node, and of its GPUs by name."""
+    report = site.hosts["n1"].report()
+    gpus = tuple(replace(one, watch=of_gpus.get(one.gpu, one.watch)) for one in report.gpus)
+    site.control.step(NodeHeard(site.now, replace(report, watch=watch, gpus=gpus)))
+
+
+def test_what_a_node_notices_is_in_the_status() -> None:
+    site = two_hosts()
+    site.run(5.0)
+    watch, of_gpu = NodeWatch(watched_s=60.0, over_s=2.0, excursions=1), GpuWatch(repairs=2, xids=1, xid=79)
+    notice(site, watch, g0=of_gpu)
+    assert node(site).watch == watch
+    assert gpu(site).watch == of_gpu
+    assert node(site, "n2").watch == NodeWatch()
+
+
+def test_a_gpu_that_its_node_gave_up_is_red_and_left_out_at_once() -> None:
+    site = two_hosts()
+    site.run(5.0)
+    notice(site, NodeWatch(), g0=GpuWatch(unmanaged="its limit was moved again"))
+    assert (gpu(site).managed, gpu(site).problem) == (False, "its limit was moved again")
+    assert gpu(site).held_mw == gpu(site).ceiling_mw
+
+
+def test_how_much_an_instance_is_slowed_by_its_limits_is_the_mean_over_its_gpus() -> None:
+    site = with_engines(paper_site("rapid"))
+    name = next(iter(site.control.roles.instances))
+    gpus = site.control.roles.instances[name].hello.gpus
+    assert instance(site, name).cap_bound is None, "its node cannot tell"
+    notice(site, NodeWatch(), **{one: GpuWatch(cap_bound=0.25) for one in gpus})
+    assert instance(site, name).cap_bound == 0.25
+    notice(site, NodeWatch(), **{one: GpuWatch() for one in gpus})
+    assert instance(site, name).cap_bound is None
