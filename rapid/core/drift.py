@@ -63,13 +63,18 @@ class Drift:
         """The driver has begun anew: what was seen before tells nothing of what comes."""
         self.seen = self._energy_mj = None
 
-    def look(self, seen: Seen, wanted_mw: int, *, trusted: bool = True) -> Mover | None:
-        """A reading beside no write: who has moved the limit since the one before; None: nobody, or the one before can
-        tell nothing any more (not trusted)."""
-        before, self.seen = self.seen, seen
+    def look(
+        self, enforced_mw: int, requested_mw: int | None, wanted_mw: int, *, trusted: bool = True
+    ) -> tuple[Mover | None, Seen]:
+        """A reading beside no write, and who has moved the limit since the one before; None: nobody, or the one before
+        can tell nothing any more (not trusted)."""
+        before = self.seen
+        if before is not None and enforced_mw == before.enforced_mw and requested_mw == before.requested_mw:
+            return None, before  # as nearly always
+        self.seen = seen = Seen(enforced_mw, requested_mw)
         if before is None or not trusted or (mover := who_moved(before, seen)) is None:
-            return None
-        return self.note(mover, f"{_words(before)} to {_words(seen)}; {watts(wanted_mw)} is ours")
+            return None, seen
+        return self.note(mover, f"{_words(before)} to {_words(seen)}; {watts(wanted_mw)} is ours"), seen
 
     def is_reset(self, energy_mj: int | None) -> bool:
         """The energy counter has begun anew, as it does when the driver is loaded. None: it was not read."""

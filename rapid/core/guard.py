@@ -29,7 +29,7 @@ from rapid.core.cluster import (
     Renewal,
     Slowdown,
 )
-from rapid.core.compliance import Measured, Reading
+from rapid.core.compliance import Reading
 from rapid.core.drift import FenceSettings, Seen
 from rapid.core.duties import Duty, FindHolders, GuardedGpu, GuardMemory, Persist, ReportSoon, Say, Write
 from rapid.core.errors import LimitRefused, Stale, watts
@@ -206,12 +206,13 @@ class Guard:
         back = one.see_health(health, problem)
         reloaded = one.drift.is_reset(energy_mj)
         one.forgotten = one.forgotten or back or reloaded
-        reading = Reading(energy_mj, draw_mw, one.limit_mw, clock_mhz, slowdown)
+        before_mw, reading = one.limit_mw, None
+        if self.vigil is not None:
+            reading = Reading(energy_mj, draw_mw, before_mw, clock_mhz, slowdown)
         if limit_mw is None or one.writing_mw is not None:
             # A sample beside a write may show either limit; the write's own read-back decides.
             return self._watch_draw(one, reading, limit_at_s)
-        before_mw, seen = one.limit_mw, Seen(limit_mw, requested_mw)
-        mover = one.drift.look(seen, one.want_mw, trusted=not (back or reloaded))
+        mover, seen = one.drift.look(limit_mw, requested_mw, one.want_mw, trusted=not (back or reloaded))
         if reloaded:
             mover = one.drift.note(Mover.RELOAD, "the energy counter began anew")
         one.see_limit(one.most_mw(seen), limit_at_s)
@@ -270,7 +271,7 @@ class Guard:
         self._answers.clear()
         left_s = 0.0 if self._lease_until_s is None else max(0.0, self._lease_until_s - at_s)
         vigil = self.vigil
-        gpus = tuple(gpu.report(vigil.of(name) if vigil else Measured()) for name, gpu in self._gpus.items())
+        gpus = tuple(gpu.report(vigil.of(name) if vigil else None) for name, gpu in self._gpus.items())
         return NodeReport(
             self.node,
             self.incarnation,
@@ -360,12 +361,9 @@ class Guard:
             duties.append(FindHolders(name))
         return duties
 
-    def _watch_draw(self, gpu: GpuState, reading: Reading, at_s: float) -> list[Duty]:
+    def _watch_draw(self, gpu: GpuState, reading: Reading | None, at_s: float) -> list[Duty]:
         """Cut every limit at once if the node draws more than it may; let go when that is over."""
-        if self.vigil is None:
-            return []
-        verdict = self.vigil.sampled(gpu, reading, at_s)
-        if verdict is None:
+        if self.vigil is None or reading is None or (verdict := self.vigil.sampled(gpu, reading, at_s)) is None:
             return []
         managed = [each for each in self._gpus.values() if not each.unmanaged]
         for each in managed:

@@ -8,6 +8,8 @@ from rapid.core.drift import Drift, FenceSettings, Seen
 from rapid.core.duties import GuardedGpu
 from rapid.core.watched import EventKind, GpuWatch, Mover
 
+_NOTHING = GpuWatch()
+
 
 @dataclass(slots=True)
 class GpuState:
@@ -170,10 +172,13 @@ class GpuState:
         self.cut_shown = True
         return True
 
-    def report(self, measured: Measured) -> GpuReport:
-        spec, drift = self.spec, self.drift
-        failed = self.write_health is not GpuHealth.OK
-        watch = GpuWatch(
+    def _watch(self, measured: Measured | None) -> GpuWatch:
+        drift = self.drift
+        if measured is None:
+            if not (drift.moves or self.unmanaged or self.xids or self.losses):
+                return _NOTHING
+            measured = Measured()
+        return GpuWatch(
             unmanaged=self.unmanaged,
             moves=tuple(drift.moves.items()),
             last_move=drift.story,
@@ -185,6 +190,11 @@ class GpuState:
             unmeasured_s=round(measured.unmeasured_s, 3),
             cap_bound=None if measured.cap_bound is None else round(measured.cap_bound, 3),
         )
+
+    def report(self, measured: Measured | None) -> GpuReport:
+        """None: nobody has measured it."""
+        spec = self.spec
+        failed = self.write_health is not GpuHealth.OK
         return GpuReport(
             gpu=spec.gpu,
             index=spec.index,
@@ -201,7 +211,7 @@ class GpuState:
             requested_mw=self.requested_mw,
             health=self.write_health if failed else self.read_health,
             problem=self.write_problem if failed else self.read_problem,
-            watch=watch,
+            watch=self._watch(measured),
         )
 
 

@@ -33,7 +33,7 @@ class WritesTheFenced(Guard):
 class RisesWhenItLetsGo(Guard):
     """Bug: after an excursion limits go to where they were, whoever gave them up meanwhile."""
 
-    def _watch_draw(self, gpu: GpuState, reading: Reading, at_s: float) -> list[Duty]:
+    def _watch_draw(self, gpu: GpuState, reading: Reading | None, at_s: float) -> list[Duty]:
         assert self.vigil is not None
         before = self.vigil.excursion.active
         duties = super()._watch_draw(gpu, reading, at_s)
@@ -185,7 +185,7 @@ def test_the_storm_sees_fences_and_excursions() -> None:
             seen.extend(["fenced"] if gpu.unmanaged else [])
             return duties
 
-        def _watch_draw(self, gpu: GpuState, reading: Reading, at_s: float) -> list[Duty]:
+        def _watch_draw(self, gpu: GpuState, reading: Reading | None, at_s: float) -> list[Duty]:
             duties = super()._watch_draw(gpu, reading, at_s)
             assert self.vigil is not None
             seen.extend(["cut" if self.vigil.excursion.active else "let go"] if duties else [])
