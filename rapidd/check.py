@@ -25,7 +25,7 @@ from rapid.core.findings.host import (
 )
 from rapidd.device.base import Backend, Device
 from rapidd.device.open import open_backend
-from rapidd.process import NEEDS, rights, running_pid, sees_all
+from rapidd.process import NEEDS, Noticed, noticed, rights, running_pid, sees_all
 from rapidd.start import choose_devices
 from rapidd.state import State
 
@@ -81,16 +81,17 @@ def _of_backend(backend: Backend, config: NodeConfig, pid: int | None, gpus: lis
         devices = choose_devices(backend, config, structlog.wrap_logger(structlog.ReturnLogger()))
     except RapidError as error:
         return [*found, red("gpu", str(error), "nvidia-smi -L lists the GPUs of this host")]
-    gpus += [_gpu(device, config, pid) for device in devices]
+    seen = {} if pid is None else noticed(config.node.state_dir)
+    gpus += [_gpu(device, config, pid, seen.get(device.info.gpu, Noticed())) for device in devices]
     found += gpu_findings(gpus, running=pid is not None)
-    if config.device.backend in NEEDS:  # files that simulate GPUs are held open by nobody
-        found += writer_findings(gpus, sees_all=sees_all())
+    # Files that simulate GPUs are held open by nobody who would have to be looked for.
+    found += writer_findings(gpus, sees_all=config.device.backend not in NEEDS or sees_all())
     if len(devices) < len(backend.devices):
         found.append(left_alone_finding(len(backend.devices) - len(devices)))
     return found
 
 
-def _gpu(device: Device, config: NodeConfig, pid: int | None) -> GpuFacts:
+def _gpu(device: Device, config: NodeConfig, pid: int | None, seen: Noticed) -> GpuFacts:
     info, enforced_mw, requested_mw, problem = device.info, None, None, ""
     try:
         reading = device.read_limit()
@@ -111,6 +112,8 @@ def _gpu(device: Device, config: NodeConfig, pid: int | None) -> GpuFacts:
         lacks=info.lacks,
         warnings=info.warnings,
         holders=holders,
+        moves=seen.moves,
+        given_up=seen.given_up and not info.unmanageable,
         problem=problem,
     )
 

@@ -39,6 +39,7 @@ from rapid.core.findings.host import (
     rights_finding,
     writer_findings,
 )
+from rapid.core.watched import Mover
 
 DAY_S = 86_400.0
 CERTIFICATE = CertificateFacts("/t/h1.pem", ("h1", "10.0.0.1"), -DAY_S, 90 * DAY_S, "2027-02-20")
@@ -220,6 +221,13 @@ def test_no_permission_is_red(daemon: bool, todo: str) -> None:
     assert found == red("permission", "rapidd (pid 812) lacks CAP_SYS_ADMIN: no limit can be set", todo)
 
 
+def test_amd_asks_for_root_itself() -> None:
+    found = rights_finding(RightsFacts("rapidd (pid 812)", "root", has=False, is_daemon=True))
+    assert (found.grade, found.what) == (Grade.RED, "rapidd (pid 812) is not root: no limit can be set")
+    assert "User=root" in found.todo
+    assert rights_finding(RightsFacts("rapidd (pid 812)", "root", has=True, is_daemon=True)).what.endswith(" is root")
+
+
 def test_simulated_gpus_need_no_permission() -> None:
     assert rights_finding(replace(ROOT, needs="", has=False)).grade is Grade.GREEN
 
@@ -231,6 +239,13 @@ def test_who_else_could_set_limits_is_named_and_who_never_does_is_not() -> None:
     assert writer_findings([replace(GPU, holders=HELD[:1])], sees_all=True) == [
         green("writers", "nobody else who could set limits holds a GPU open now")
     ]
+
+
+def test_limits_that_others_have_moved_are_told_and_a_driver_reload_is_nobody() -> None:
+    moved = replace(GPU, moves=((Mover.PROCESS, 3), (Mover.RELOAD, 1)))
+    (found,) = writer_findings([moved], sees_all=True)
+    assert found.what == "since rapidd started, its limit was moved by others (3 by another process) and set back"
+    assert writer_findings([replace(GPU, moves=((Mover.RELOAD, 1),))], sees_all=True)[0].grade is Grade.GREEN
 
 
 def test_what_cannot_be_seen_is_not_called_fine() -> None:
@@ -245,6 +260,7 @@ HELD = (HolderFacts(7, "nvidia-persistenced", "root"), HolderFacts(31, "nv-hoste
     ("changes", "grade", "topic", "what"),
     [
         ({"fallback_mw": None, "enforced_mw": None}, Grade.RED, "range", "has no fallback: rapidd will not start"),
+        ({"given_up": True}, Grade.RED, "gpu", "is not managed any more: others fight over its limit"),
         ({"problem": "GPU-0 is lost", "enforced_mw": None}, Grade.RED, "gpu", "cannot be read: GPU-0 is lost"),
         (
             {"fallback_mw": 90_000, "enforced_mw": None},

@@ -15,10 +15,11 @@ from rapid.simgpu import Faults
 from rapid.tls import TlsConfig
 from rapidd.check import Report, check
 from rapidd.check_page import page
-from rapidd.process import rights, running_pid
+from rapidd.process import noticed, rights, running_pid
 from tests.certificates import issue
 from tests.node.caller import DEADLINE_S
-from tests.node.daemon import FALLBACK_MW, Host
+from tests.node.daemon import CEILING_MW, FALLBACK_MW, Host
+from tests.wait import wait_for
 
 NOON_S = 1_794_916_800.0  # 2026-11-17 12:00:00 UTC
 YEAR_S = 365 * 86_400.0
@@ -213,6 +214,20 @@ def test_a_lock_file_that_nobody_holds_is_no_daemon(host: Host) -> None:
     host.state.mkdir()
     (host.state / "lock").write_text(f"{os.getpid()}\n")
     assert running_pid(host.state) is None
+
+
+@pytest.mark.e2e
+def test_what_the_daemon_has_noticed_is_told(host: Host) -> None:
+    host.configure(more="[fence]\nrepairs = 1")
+    host.start()
+    host.gpus[0].set_limit(CEILING_MW, 0.0, writer=1)
+    wait_for(lambda: host.logged("limit moved"), DEADLINE_S, "the move in the log")
+    wait_for(lambda: noticed(host.state).get("GPU-0"), DEADLINE_S, "the move on the page")
+    assert "was moved by others (1 by another process) and set back" in found(host, "writers", Grade.YELLOW).what
+    host.wait_for_limits(FALLBACK_MW)
+    host.gpus[0].set_limit(CEILING_MW, 0.0, writer=1)
+    wait_for(lambda: noticed(host.state)["GPU-0"].given_up, DEADLINE_S, "it is given up")
+    assert is_red(host, "gpu", "is not managed any more: others fight over its limit").about == ("gpu 0",)
 
 
 @pytest.mark.e2e

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 from rapid.core.errors import watts
 from rapid.core.findings.base import Finding, green, red, yellow
+from rapid.core.watched import Mover
 
 # Hold every GPU open by their calling, and set no limit.
 HARMLESS = ("nvidia-persistenced", "nvidia-fabricmanager", "nv-fabricmanager")
 START = "systemctl start rapidd"
+ROOT = "root"  # in RightsFacts.needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,8 @@ class GpuFacts:
     """One GPU as the driver shows it now; None: it does not tell. `fallback_mw` None: the configuration has none.
 
     unmanageable, lacks, warnings   as in rapidd.device.base.DeviceInfo
+    moves                           how often the running rapidd saw others move its limit, by whom
+    given_up                        the running rapidd does not set its limit any more
     problem                         why it could not be read; empty: it could
     """
 
@@ -39,6 +43,8 @@ class GpuFacts:
     lacks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     holders: tuple[HolderFacts, ...] = ()
+    moves: tuple[tuple[Mover, int], ...] = ()
+    given_up: bool = False
     problem: str = ""
 
     @property
@@ -56,7 +62,7 @@ class RightsFacts:
     """Whether limits can be set.
 
     who     the process that was asked about, in words
-    needs   the capability that the backend wants; empty: none
+    needs   what the backend asks for, a capability or "root"; empty: nothing
     """
 
     who: str
@@ -85,12 +91,16 @@ def rights_finding(facts: RightsFacts) -> Finding:
         return green("permission", "simulated GPUs need none")
     if not facts.has:
         todo = f"systemd: AmbientCapabilities={facts.needs}; container: --cap-add={facts.needs.removeprefix('CAP_')}"
+        if facts.needs == ROOT:
+            todo = "systemd: User=root, as in rapidd-amd.conf; container: --user 0, with /sys writable"
         if not facts.is_daemon:
             todo = f"run this check as root; {todo}"
-        return red("permission", f"{facts.who} lacks {facts.needs}: no limit can be set", todo)
+        is_not = "is not root" if facts.needs == ROOT else f"lacks {facts.needs}"
+        return red("permission", f"{facts.who} {is_not}: no limit can be set", todo)
+    has = "is root" if facts.needs == ROOT else f"has {facts.needs}"
     if not facts.is_daemon:
-        return green("permission", f"{facts.who} has {facts.needs}, which rapidd.service gives to rapidd too")
-    return green("permission", f"{facts.who} has {facts.needs}")
+        return green("permission", f"{facts.who} {has}; rapidd.service sees to it that rapidd does too")
+    return green("permission", f"{facts.who} {has}")
 
 
 def gpu_findings(gpus: Sequence[GpuFacts], *, running: bool) -> list[Finding]:
@@ -107,6 +117,9 @@ def _managed(gpu: GpuFacts, running: bool) -> list[Finding]:
         what = f"cannot be managed: {gpu.unmanageable}"
         todo = f"put it right, or let its domain's budget have room for its ceiling, {watts(gpu.ceiling_mw)}"
         return [yellow("gpu", what, todo, gpu.name)]
+    if gpu.given_up:
+        what = "is not managed any more: others fight over its limit"
+        return [red("gpu", what, "stop them, as listed under writers, then: systemctl reload rapidd", gpu.name)]
     return [green("gpu", "can be read", gpu.name)]
 
 
@@ -169,6 +182,11 @@ def writer_findings(gpus: Sequence[GpuFacts], *, sees_all: bool) -> list[Finding
         for holder in gpu.holders
         if holder.name not in HARMLESS
     ]
+    for gpu in gpus:
+        if moves := {mover: count for mover, count in gpu.moves if count and mover is not Mover.RELOAD}:
+            by = ", ".join(f"{count} by {mover.value}" for mover, count in moves.items())
+            what = f"since rapidd started, its limit was moved by others ({by}) and set back"
+            found.append(yellow("writers", what, "find out who, and stop it; rapidd's log names candidates", gpu.name))
     if not sees_all:
         found.append(yellow("writers", "what other users run cannot be seen from here", "run this check as root"))
     return found or [green("writers", "nobody else who could set limits holds a GPU open now")]
