@@ -1,8 +1,10 @@
 """A limit that moves without us: noticed, attributed, counted; and one who fights back is fenced.
 
-drift.stands(seen)                      # after a write of ours: so it stands
-mover = drift.look(seen, energy, now)   # after a sample: has somebody moved it, and who
-if drift.fights(mover, now): ...        # too often: stop writing
+    drift.stands(seen)                                        # after a write of ours: so it stands
+    mover, seen = drift.look(enforced_mw, requested_mw, ...)  # after a sample: has somebody moved it, and who
+    if not drift.repair(mover, now): ...                      # too often: stop writing
+
+A device tells what user space asked for and what is in force; which of the two moved says who it was.
 """
 
 from collections import deque
