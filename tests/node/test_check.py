@@ -20,6 +20,7 @@ from tests.certificates import issue
 from tests.node.caller import DEADLINE_S
 from tests.node.daemon import CEILING_MW, FALLBACK_MW, Host
 from tests.wait import wait_for
+from tools.fake_gpu import FakeGpus, NoCompiler, build
 
 NOON_S = 1_794_916_800.0  # 2026-11-17 12:00:00 UTC
 YEAR_S = 365 * 86_400.0
@@ -237,6 +238,34 @@ def test_the_daemon_that_runs_is_known_and_left_in_peace(host: Host) -> None:
     assert f"runs (pid {daemon.process.pid})" in [f.what for f in report.findings]
     assert [gpu.enforced_mw for gpu in report.gpus] == [FALLBACK_MW, FALLBACK_MW]
     assert daemon.stop() == 0
+
+
+# ---- NVIDIA GPUs, through the real binding ----
+
+
+@pytest.mark.e2e
+def test_what_is_wrong_with_nvidia_gpus_is_found_and_their_driver_was_only_read(tmp_path: Path) -> None:
+    nvml = FakeGpus(tmp_path, gpus=3)
+    try:
+        library = build(tmp_path)
+    except NoCompiler as error:
+        pytest.skip(str(error))
+    nvml.gpus[0].persistence = False
+    nvml.gpus[1].mig = True
+    nvml.gpus[2].cap_mw = 450_000
+    with Host(tmp_path, gpus=0) as host:
+        host.configure(backend='"nvml"')
+        command = [sys.executable, "-m", "rapidd", "--config", str(host.config), "--check", "--json"]
+        env = {**os.environ, **nvml.env(library)}
+        told = subprocess.run(command, env=env, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    document = json.loads(told.stdout)
+    wrong = {(f["topic"], *f["about"]): f for f in document["findings"] if f["grade"] != "green"}
+    assert "persistence mode is off" in wrong["persistence", "gpu 0"]["what"]
+    assert wrong["persistence", "gpu 0"]["do"] == "systemctl enable --now nvidia-persistenced"
+    assert wrong["gpu", "gpu 1"]["what"].startswith("cannot be managed: ")
+    assert "enforces 450 W, though 700 W was asked for: a BMC or the VBIOS holds it" in wrong["limit", "gpu 2"]["what"]
+    assert document["on_loss"]["sum_w"] == 500 + 700 + 500
+    assert list(nvml.record()) == []
 
 
 # ---- the command line ----
