@@ -210,7 +210,7 @@ class GpuState:
             energy_mj=self.energy_mj,
             requested_mw=self.requested_mw,
             health=self.write_health if failed else self.read_health,
-            problem=self.write_problem if failed else self.read_problem,
+            problem=(self.write_problem if failed else self.read_problem) or self.unmanaged,
             watch=self._watch(measured),
         )
 

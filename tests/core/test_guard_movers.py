@@ -133,6 +133,7 @@ def test_one_who_fights_back_gets_the_gpu_and_the_operator_is_told() -> None:
     shown = gpu(host)
     assert shown.watch.unmanaged.startswith("its limit was moved again after 3 repairs within 60 s (another process:")
     assert (shown.void, shown.limit_mw, shown.watch.repairs) == (True, 700 * W, 3)
+    assert shown.problem == shown.watch.unmanaged
     assert any(word.startswith("error: gpu fenced g0") for word in host.words)
 
 
