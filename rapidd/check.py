@@ -32,10 +32,11 @@ from rapidd.state import State
 
 @dataclass(slots=True)
 class Report:
-    """What was found. `gpus` and `loss` stay empty where it did not come to that."""
+    """What was found. `uncounted` GPUs are not in `gpus`; what it did not come to stays empty."""
 
     findings: list[Finding] = field(default_factory=list)
     gpus: list[GpuFacts] = field(default_factory=list)
+    uncounted: int = 0
     loss: LossFacts | None = None
 
 
@@ -50,8 +51,8 @@ def check(path: Path, clock: Clock) -> Report:
         return report
     pid = running_pid(config.node.state_dir)
     report.findings += [daemon_finding(pid), rights_finding(rights(config.device.backend, pid))]
-    report.loss = LossFacts(float(config.power.lease_max_s), config.power.hard_budget_mw)
-    report.findings += _gpus(config, pid, clock, report.gpus)
+    report.findings += _gpus(config, pid, clock, report)
+    report.loss = LossFacts(float(config.power.lease_max_s), config.power.hard_budget_mw, report.uncounted)
     if report.gpus:
         report.findings += loss_findings(report.gpus, report.loss)
     report.findings += [*_state(config), *_tls(config, clock), clock_finding(facts.clock_facts())]
@@ -59,8 +60,8 @@ def check(path: Path, clock: Clock) -> Report:
     return report
 
 
-def _gpus(config: NodeConfig, pid: int | None, clock: Clock, gpus: list[GpuFacts]) -> list[Finding]:
-    """Read every GPU of the configuration into `gpus`."""
+def _gpus(config: NodeConfig, pid: int | None, clock: Clock, report: Report) -> list[Finding]:
+    """Read every GPU of the configuration into the report."""
     try:
         backend = open_backend(config.device.backend, sim_dir=config.device.path, clock=clock.monotonic_s)
     except ConfigInvalid as error:
@@ -68,12 +69,12 @@ def _gpus(config: NodeConfig, pid: int | None, clock: Clock, gpus: list[GpuFacts
     except DeviceError as error:
         return [red("gpu", str(error), "put the driver right, then check again")]
     try:
-        return _of_backend(backend, config, pid, gpus)
+        return _of_backend(backend, config, pid, report)
     finally:
         backend.close()
 
 
-def _of_backend(backend: Backend, config: NodeConfig, pid: int | None, gpus: list[GpuFacts]) -> list[Finding]:
+def _of_backend(backend: Backend, config: NodeConfig, pid: int | None, report: Report) -> list[Finding]:
     todo = "look for Xid errors in dmesg; the GPU needs a reset, or the host a reboot"
     found = [red("gpu", str(fault), todo) for fault in backend.faults]
     try:
@@ -82,7 +83,8 @@ def _of_backend(backend: Backend, config: NodeConfig, pid: int | None, gpus: lis
     except RapidError as error:
         return [*found, red("gpu", str(error), "nvidia-smi -L lists the GPUs of this host")]
     seen = {} if pid is None else noticed(config.node.state_dir)
-    gpus += [_gpu(device, config, pid, seen.get(device.info.gpu, Noticed())) for device in devices]
+    report.gpus = gpus = [_gpu(device, config, pid, seen.get(device.info.gpu, Noticed())) for device in devices]
+    report.uncounted = len(backend.faults) + len(backend.devices) - len(devices)
     found += gpu_findings(gpus, running=pid is not None)
     # Files that simulate GPUs are held open by nobody who would have to be looked for.
     found += writer_findings(gpus, sees_all=config.device.backend not in NEEDS or sees_all())

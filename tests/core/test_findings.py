@@ -295,20 +295,32 @@ def test_on_loss_every_gpu_counts_and_an_unmanageable_one_at_its_ceiling() -> No
     stuck = replace(GPU, index=1, unmanageable="MIG is on")
     (calm,) = loss_findings([GPU, stuck], LossFacts(60.0, 1_100_000))
     assert calm == green(
-        "on loss", "within 60 s all GPUs together may draw 1100 W at most; power.hard_budget is 1100 W"
+        "on loss",
+        "within 60 s 2 GPUs together may draw 1100 W at most (1 counted at the ceiling, as rapidd cannot bring it "
+        "down); power.hard_budget is 1100 W",
     )
     (wrong,) = loss_findings([GPU, stuck], LossFacts(60.0, 1_000_000))
     assert wrong == red(
         "on loss",
-        "within 60 s all GPUs together may draw 1100 W at most, 1 of them unmanageable and counted at the ceiling, "
-        "above power.hard_budget, 1000 W",
+        "within 60 s 2 GPUs together may draw 1100 W at most (1 counted at the ceiling, as rapidd cannot bring it "
+        "down), above power.hard_budget, 1000 W",
         "lower power.fallback, or raise power.hard_budget",
     )
 
 
+@pytest.mark.parametrize("changes", [{"unmanageable": "MIG is on"}, {"given_up": True}, {"problem": "is lost"}])
+def test_on_loss_who_cannot_be_brought_down_counts_at_the_ceiling(changes: dict[str, object]) -> None:
+    (found,) = loss_findings([replace(GPU, **changes)], LossFacts(60.0, None))  # type: ignore[arg-type]
+    assert "1 GPU may draw 700 W at most (1 counted at the ceiling" in found.what
+
+
+def test_on_loss_who_was_not_looked_at_is_not_called_fine() -> None:
+    (found,) = loss_findings([GPU], LossFacts(60.0, None, uncounted=2))
+    assert found.grade is Grade.YELLOW
+    assert found.what.endswith("may draw 400 W at most; 2 more are not counted")
+
+
 def test_on_loss_a_host_without_a_bound_of_its_own_says_so() -> None:
     (found,) = loss_findings([GPU], LossFacts(5.0, None))
-    assert found == green(
-        "on loss",
-        "within 5 s all GPUs together may draw 400 W at most; power.hard_budget sets no bound of this host's own",
-    )
+    what = "within 5 s 1 GPU may draw 400 W at most; power.hard_budget sets no bound of this host's own"
+    assert found == green("on loss", what)

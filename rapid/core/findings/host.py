@@ -53,8 +53,10 @@ class GpuFacts:
 
     @property
     def landed_mw(self) -> int:
-        """The most that may be in force once rapidd has landed this GPU: the ceiling where it may not manage it."""
-        return self.ceiling_mw if self.unmanageable or self.fallback_mw is None else self.fallback_mw
+        """The most that may be in force once rapidd has landed this GPU: the ceiling where it cannot, or may not."""
+        if self.unmanageable or self.given_up or self.problem or self.fallback_mw is None:
+            return self.ceiling_mw
+        return self.fallback_mw
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +75,11 @@ class RightsFacts:
 
 @dataclass(frozen=True, slots=True)
 class LossFacts:
-    """What this host holds to by itself."""
+    """What this host holds to by itself. `uncounted` GPUs are there and could not be looked at, or are left alone."""
 
     lease_max_s: float
     hard_budget_mw: int | None
+    uncounted: int = 0
 
 
 def daemon_finding(pid: int | None) -> Finding:
@@ -205,12 +208,17 @@ def left_alone_finding(gpus: int) -> Finding:
 def loss_findings(gpus: Sequence[GpuFacts], facts: LossFacts) -> list[Finding]:
     """What becomes of this host when its controller is lost."""
     sum_mw = sum(gpu.landed_mw for gpu in gpus)
-    above = [gpu for gpu in gpus if gpu.unmanageable]
-    what = f"within {facts.lease_max_s:g} s all GPUs together may draw {watts(sum_mw)} at most"
+    above = sum(gpu.landed_mw != gpu.fallback_mw for gpu in gpus)
+    why = f" ({above} counted at the ceiling, as rapidd cannot bring it down)" if above else ""
+    who = f"{len(gpus)} GPUs together" if len(gpus) > 1 else "1 GPU"
+    what = f"within {facts.lease_max_s:g} s {who} may draw {watts(sum_mw)} at most{why}"
     if facts.hard_budget_mw is not None and sum_mw > facts.hard_budget_mw:
-        why = f", {len(above)} of them unmanageable and counted at the ceiling" if above else ""
-        what = f"{what}{why}, above power.hard_budget, {watts(facts.hard_budget_mw)}"
+        what = f"{what}, above power.hard_budget, {watts(facts.hard_budget_mw)}"
         return [red("on loss", what, "lower power.fallback, or raise power.hard_budget")]
+    if facts.uncounted:
+        what = f"{what}; {facts.uncounted} more are not counted"
+        todo = "put them right, or let their domain's budget have room for their ceilings"
+        return [yellow("on loss", what, todo)]
     if facts.hard_budget_mw is None:
         return [green("on loss", f"{what}; power.hard_budget sets no bound of this host's own")]
     return [green("on loss", f"{what}; power.hard_budget is {watts(facts.hard_budget_mw)}")]
