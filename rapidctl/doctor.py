@@ -6,7 +6,7 @@ Asks and reads, and changes nothing. Every wait has a deadline, and ASKED_AT_ONC
 import asyncio
 import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from rapid import __version__, facts
 from rapid.clock import Clock
 from rapid.config import ControllerConfig, parse
 from rapid.config.controller import parse_controller_config
-from rapid.core.errors import ConfigInvalid, NotFound, RapidError, Unreachable
+from rapid.core.errors import ConfigInvalid, NotFound, RapidError
 from rapid.core.findings import site
 from rapid.core.findings.base import Finding, green, red, yellow
 from rapid.core.findings.files import (
@@ -74,6 +74,7 @@ async def examine(wanted: Wanted, clock: Clock) -> Examined:
     """Everything, in the order in which a person would ask. Raises NotFound for a node that nobody knows."""
     config, findings = _config(wanted)
     if config is not None:
+        wanted = replace(wanted, tls=wanted.tls or _readable(config.tls))
         findings += _files(config, clock)
     elif wanted.tls is not None:
         findings += _certificates(wanted.tls, clock, "rapidctl")
@@ -83,7 +84,7 @@ async def examine(wanted: Wanted, clock: Clock) -> Examined:
     status = None if look is None else _of_node(look.status, wanted.node)
     if status is not None:
         findings += site.node_findings(status.nodes)
-    asked = [] if config is None else await _ask(wanted, config, clocks, clock)
+    asked = [] if config is None else await _ask(wanted, config.addresses, clocks, clock)
     findings += site.asked_findings(asked)
     findings += site.version_findings(__version__, look.version if look else "", asked)
     if look is not None and status is not None:
@@ -156,7 +157,13 @@ async def _controller(wanted: Wanted, clock: Clock) -> tuple[Look | None, _Clock
             began_s = clock.monotonic_s()
             look = await client.look()
             took_s = clock.monotonic_s() - began_s
-    except Unreachable as error:
+    except ConfigInvalid as error:
+        return (
+            None,
+            None,
+            [red("controller", str(error), "give --tls-ca, --tls-cert and --tls-key, or their variables")],
+        )
+    except RapidError as error:
         todo = "on its host: systemctl status rapid-controller; leases run out, and every node goes to its fallbacks"
         return None, None, [red("controller", str(error), todo)]
     status = look.status
@@ -191,15 +198,14 @@ def _check_known(node: str, config: ControllerConfig | None, look: Look | None) 
         raise NotFound("node", node, tuple(sorted(known)))
 
 
-async def _ask(wanted: Wanted, config: ControllerConfig, controller: _Clocks | None, clock: Clock) -> list[NodeFacts]:
+async def _ask(wanted: Wanted, known: Mapping[str, str], controller: _Clocks | None, clock: Clock) -> list[NodeFacts]:
     """The own word of each node that is wanted, in the order of their names."""
-    addresses = {node: at for node, at in config.addresses.items() if wanted.node in ("", node)}
+    addresses = {node: at for node, at in known.items() if wanted.node in ("", node)}
     turns = asyncio.Semaphore(ASKED_AT_ONCE)
-    tls = wanted.tls or _readable(config.tls)
 
     async def one(node: str, address: str) -> NodeFacts:
         async with turns:
-            return await _ask_one(node, address, tls, wanted.timeout_s, controller, clock)
+            return await _ask_one(node, address, wanted.tls, wanted.timeout_s, controller, clock)
 
     async with asyncio.TaskGroup() as tasks:
         asked = [tasks.create_task(one(node, address)) for node, address in sorted(addresses.items())]
@@ -245,6 +251,6 @@ async def _shown(address: str, tls: TlsConfig | None, timeout_s: float, clock: C
 
 
 def _readable(tls: TlsConfig | None) -> TlsConfig | None:
-    """The controller's own files, where we may read them: nodes ask everybody for a certificate."""
+    """The controller's own files, where we may read them: controller and nodes ask everybody for a certificate."""
     files: Sequence[Path] = () if tls is None else (tls.ca, tls.cert, tls.key)
     return tls if all(os.access(path, os.R_OK) for path in files) else None

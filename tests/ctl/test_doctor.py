@@ -176,6 +176,19 @@ async def test_a_controller_that_is_not_there_is_red_and_the_rest_is_looked_at(s
     assert only(found, Grade.GREEN, "reach").about == ("h1",)
 
 
+async def test_a_controller_on_another_host_without_tls_is_red_and_says_which_options(site: Site) -> None:
+    one = only(await site.findings("c1.example:7600"), Grade.RED, "controller")
+    assert "is another host, so it needs TLS" in one.what
+    assert "--tls-ca" in one.todo
+
+
+async def test_on_the_controllers_host_its_own_certificate_will_do(site: Site) -> None:
+    with secured(site) as (controller, _):
+        found = await site.findings(controller.address)
+    assert controller.address in only(found, Grade.GREEN, "controller").what
+    assert only(found, Grade.GREEN, "reach").about == ("h1",)
+
+
 async def test_versions_and_clocks_are_compared(site: Site, controller: FakeController) -> None:
     controller.wall_s = NOON_S + 5.0
     with FakeNode(version="0.0.1", wall_s=NOON_S - 60.0) as node:
