@@ -2,8 +2,11 @@
 
 log = rapid.log.get()
 log.info("limit set", gpu=uuid, limit_mw=600_000, reason="grant 3/17")
+
+A line that cannot be written (a full disk, a reader that is gone) is lost: who logs has limits to enforce.
 """
 
+import contextlib
 import json
 import logging
 import math
@@ -34,7 +37,7 @@ def configure(level: str = "info", format: str = "auto", stream: TextIO | None =
             render_text if as_text else render_json,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=lambda *_: _Lines(stream),
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(handlers=[_Forward()], level=max(LEVELS[level], logging.WARNING), force=True)
@@ -73,6 +76,19 @@ def _value(value: object) -> str:
 
 def _printable(text: str) -> str:
     return text if text.isprintable() else json.dumps(text)
+
+
+class _Lines:
+    """Writes each line to the stream at once, if that can be."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._lines = structlog.WriteLogger(stream)
+
+    def msg(self, line: str) -> None:
+        with contextlib.suppress(OSError):
+            self._lines.msg(line)
+
+    debug = info = warning = error = critical = msg
 
 
 class _Forward(logging.Handler):

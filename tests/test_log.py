@@ -1,9 +1,12 @@
 """One event is one line, whatever is in it."""
 
+import contextlib
 import io
 import json
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from typing import TextIO
 
 import pytest
 import structlog
@@ -96,6 +99,28 @@ def test_a_traceback_stays_in_its_line(format: str) -> None:
         rapid.log.get().error("failed", exc_info=True)
     assert len(lines(stream)) == 1
     assert "ValueError: deep" in stream.getvalue()
+
+
+def full_disk() -> TextIO:
+    return open("/dev/full", "w", buffering=1)
+
+
+def no_reader() -> TextIO:
+    reads, writes = os.pipe()
+    os.close(reads)
+    return open(writes, "w", buffering=1)
+
+
+@pytest.mark.parametrize("opened", [full_disk, no_reader])
+def test_a_line_that_cannot_be_written_does_not_take_the_one_who_logs(opened: Callable[[], TextIO]) -> None:
+    stream = opened()
+    try:
+        rapid.log.configure(stream=stream)
+        for number in range(1000):  # more than a buffer holds
+            rapid.log.get().error("limit not in force", number=number)
+    finally:
+        with contextlib.suppress(OSError):  # of what is left in the buffer
+            stream.close()
 
 
 def test_warnings_of_libraries_come_out_in_the_same_form() -> None:
