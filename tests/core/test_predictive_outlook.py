@@ -176,6 +176,13 @@ def test_a_burst_of_the_past_counts_for_headroom_and_not_for_attainment() -> Non
 # ---- hopeless phases ----
 
 
+def test_of_a_burst_decode_bears_less_the_slower_it_fills_up() -> None:
+    """Prefill gives an instance away in no time, and 16,000 tokens per second do not come at once to decode."""
+    short, long = (Demand(1_000.0 / tokens, 200.0, tokens, 0.0, 20.0, 0.0, 16_000.0) for tokens in (100.0, 1_000.0))
+
+    assert forecast(long).headroom > 1.5 * forecast(short).headroom
+
+
 def test_a_hopeless_prefill_keeps_a_slope() -> None:
     by_watts = [forecast(PROMPTS_STARVE, prefill_w=each).value for each in range(FLOOR_W, CEILING_W, 50)]
     by_count = [forecast(PROMPTS_STARVE, Fleet(count, 4)).value for count in range(1, 7)]

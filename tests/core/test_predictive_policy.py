@@ -17,6 +17,7 @@ from tests.core.views import goes_on
 EASY = Asked(3.0, 1_000.0, 50.0)
 PROMPTS = Asked(11.0, 6_000.0, 100.0)  # more than half of the instances can prefill
 ANSWERS = Asked(30.0, 400.0, 400.0)  # and more than half can decode
+IDLE = Asked(0.0)
 IDLE_MW = PredictiveSettings().least_move_mw  # of a limit, which it does not take the trouble to move
 
 Seen = tuple[View, Targets]
@@ -79,11 +80,15 @@ def test_it_does_nothing_when_nothing_can_be_won_and_says_so() -> None:
         assert "nothing" in targets.reason
 
 
-def test_it_says_so_when_nobody_has_asked_for_anything() -> None:
-    policy = Predictive()
-    seen = Fluid().view(EASY)
+def test_it_leans_to_prefill_while_nobody_asks_for_anything() -> None:
+    """A burst of prompts queues at once, and decode gives an instance away slowly: so it is done while it is free."""
+    policy, fleet = Predictive(), Fluid()
+    turns = live(policy, fleet, IDLE, 30.0)
 
-    assert policy.decide(seen) == Targets({}, {}, "nobody has asked for anything yet")
+    assert all("nobody has asked" in targets.reason for _, targets in turns)
+    assert "leans to prefill" in turns[0][1].reason
+    assert fleet.count(Role.PREFILL) == 6
+    assert not any(changes(targets) for _, targets in turns[10:])
 
 
 @pytest.mark.parametrize("role", [Role.PREFILL, Role.DECODE])
@@ -111,7 +116,7 @@ def test_what_is_starved_gets_more(asked: Asked, role: Role, other: Role) -> Non
     live(policy, fleet, asked, 60.0)
     power_mw = {each: sum(fleet.limits_mw[g] for e in fleet.engines if e.role is each for g in e.gpus) for each in Role}
 
-    assert power_mw[role] > power_mw[other] + 500 * W
+    assert power_mw[role] > power_mw[other] + 200 * W
 
 
 def test_it_serves_what_fixed_splits_cannot() -> None:
@@ -142,7 +147,7 @@ def test_a_role_change_must_be_wanted_several_times_in_a_row() -> None:
     for confirmations in (1, 2, 5):
         policy, fleet = Predictive(PredictiveSettings(confirmations=confirmations)), Fluid()
         turns = live(policy, fleet, PROMPTS, 60.0)
-        first.append(next(number for number, (_, targets) in enumerate(turns) if targets.roles))
+        first.append(next(number for number, (_, targets) in enumerate(turns) if targets.roles and targets.candidates))
 
     assert first[0] + 1 <= first[1]
     assert first[1] + 3 <= first[2]

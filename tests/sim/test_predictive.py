@@ -68,7 +68,7 @@ def test_every_move_has_a_decision_with_what_was_expected_and_what_came_of_it(sh
     assert decisions
     for decision in decisions:
         assert decision.reason
-        if decision.changes and "static split" not in decision.reason:
+        if decision.changes and not any(words in decision.reason for words in ("static split", "nobody has asked")):
             assert decision.inputs
             assert decision.candidates
             assert decision.predicted is not None
@@ -93,10 +93,11 @@ def test_there_is_no_churn_under_a_steady_load(rate_rps: float, input_tokens: in
 
 
 def test_it_does_not_touch_what_attains_everything() -> None:
-    outcome = simulate(scenario("predictive"), poisson(1.0, 60.0))
+    """Once it is served: before, while nobody asks for anything, it leans to prefill."""
+    easy = run(scenario("predictive"), poisson(1.0, 60.0))
 
-    assert outcome.attainment == 1.0
-    assert outcome.role_moves == 0
+    assert easy.outcome.attainment == 1.0
+    assert not [each for each in easy.watch.moves if each[0] > 10.0 and each[2] is not Phase.SERVING]
 
 
 # ---- several nodes ----
@@ -172,9 +173,6 @@ def test_telemetry_two_seconds_late_does_not_break_it(normal: float) -> None:
     assert mean(late(2.0)) > normal - 0.1
 
 
-@pytest.mark.xfail(
-    strict=True, reason="looks 8 s ahead, within which a switch of 6 s and its drain hardly win anything"
-)
 def test_switches_of_six_seconds_do_not_break_it(normal: float) -> None:
     slow = replace(MI300X, switch_s=6.0)
     outcomes = [simulate(scenario("predictive", profile=slow, seed=seed), shift(half_s=LONG_HALF_S)) for seed in SEEDS]

@@ -7,6 +7,7 @@ move from prefill to decode, count once. Requests that wait are offered, too.
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
+from math import exp
 from typing import Any
 
 from rapid.core.cluster import PhaseLoad, Role, View
@@ -18,9 +19,10 @@ PAST_S = 120.0  # how long bursts are remembered
 BURST_SHARE = 0.97  # the reserve is sized for this quantile of what was offered in PAST_S
 LEAST_ANSWERS = 2.0  # in a window, before it says anything
 MOST_AGE = 3.0  # by which age may exceed what finishes
-LENGTH_EASE = 0.1  # share by which the output length follows what finishes, per tick
+SLOW_S = 40.0  # over which the length that answers are first taken to have follows what is seen
+PRIOR_ANSWERS = 10.0  # so many answers of that length are added to those seen (assumed)
 AGE_WEIGHT = 0.8  # of the length that the sequences now running suggest (Little's law), which knows a shift sooner
-FIRST_LENGTH = 100.0  # tokens in an answer, before one was seen (assumed)
+FIRST_LENGTH = 300.0  # tokens in an answer, before one was seen: rather long, as answers to finish bind an instance
 FIRST_PROMPT = 1000.0
 OfferedState = tuple[Any, ...]  # plain values, nested
 
@@ -192,12 +194,14 @@ class Offered:
         What was made in a window is the answers that finished in it and half of those that are there more at its end.
         """
         last, first = self._marks[-1], self._since(LENGTH_S)
+        before = self._marks[-2] if len(self._marks) > 1 else last
         finished = last.lasts - first.lasts
-        whole = finished + max(last.resident - first.resident, -finished) / 2
+        whole = max(0.0, finished + max(last.resident - first.resident, -finished) / 2)
+        length = (last.outputs - first.outputs + PRIOR_ANSWERS * self._length) / (whole + PRIOR_ANSWERS)
         if whole >= LEAST_ANSWERS:
-            self._length += LENGTH_EASE * ((last.outputs - first.outputs) / whole - self._length)
+            self._length += (1.0 - exp(-(last.at_s - before.at_s) / SLOW_S)) * (length - self._length)
         by_age = AGE_WEIGHT * resident / (rate_rps * step_s) if rate_rps > 0.2 and step_s > 0 else 0.0
-        return max(2.0, self._length, min(by_age, MOST_AGE * self._length))
+        return max(2.0, length, min(by_age, MOST_AGE * length))
 
 
 def _mean_prompt(load: PhaseLoad) -> float:

@@ -24,6 +24,7 @@ SMALL_BATCH, LARGE_BATCH = 8.0, 128.0  # between and beyond which a step is take
 MOST_HEADROOM = 16.0  # more than that is worth nothing
 HOPELESS = 4.0  # by how much more headroom weighs when nothing is attained (assumed)
 LEAST_SLACK = 0.1  # of the target, that a mean prompt is taken to leave for waiting: shorter ones do
+REACT_S = 1.0  # until a burst has been seen, and an order given (assumed)
 TRANSIT_S = 1.5  # what an instance that is on its way already still needs, on average (assumed)
 
 
@@ -151,11 +152,13 @@ class Outlook:
 
     def _moved_after_s(self, to_prefill: bool, gear: Gear) -> float:
         """How long a change takes: as measured, or the time to finish what runs, and the switch."""
-        measured_s = self._switch_s[to_prefill]
         if not to_prefill:
-            return measured_s or self._prompt_s / gear.prefill_speed + self._engine_switch_s
+            return self._to_decode_s(gear.prefill_speed)
         # How long a drain takes depends on what there is to finish now; what was measured knows the rest.
         return self._drain_s + self._engine_switch_s
+
+    def _to_decode_s(self, prefill_speed: float = 1.0) -> float:
+        return self._switch_s[False] or self._prompt_s / prefill_speed + self._engine_switch_s
 
     def _attainment(self, gear: Gear, serving: list[tuple[float, float]], times: float) -> float:
         """The share of requests that arrive within the horizon and attain both targets, with the demand times that."""
@@ -251,10 +254,20 @@ class Outlook:
         of_prefill = for_prefill / max(0.01, (demand.reserve_tps + backlog) * self._token_s)
         batch = (0.93 * slo.tpot_s - gear.base_s) / max(1e-7, gear.slope_s)
         batch = min(max(0.5, batch), self._sequences)
-        for_decode = decode * batch / gear.step_s(batch)
-        of_decode = for_decode / max(2.0, demand.reserve_output_tps)
+        step_s = gear.step_s(batch)
+        for_decode = decode * batch / step_s
+        of_decode = for_decode / max(2.0, self._burst_output_tps(demand.output_tokens * step_s))
         least, greatest = sorted((of_prefill, of_decode))
         return min(max(least, 1e-3), MOST_HEADROOM), min(max(greatest, 1e-3), MOST_HEADROOM)
+
+    def _burst_output_tps(self, answer_s: float) -> float:
+        """What of a burst decode has to bear before help can come: it fills up as slowly as answers take, and prefill
+        gives an instance away in no time. The other way round it takes a drain: prefill has to bear all of a burst.
+        """
+        demand = self._demand
+        now_tps = demand.prompt_rps * demand.output_tokens
+        come = 1.0 - exp(-(self._to_decode_s() + REACT_S) / max(answer_s, 0.1))
+        return now_tps + (demand.reserve_output_tps - now_tps) * come
 
 
 def _fluent(step_s: float, tpot_s: float) -> float:

@@ -33,6 +33,7 @@ MAX_CANDIDATES = 8  # shown with a decision
 class PredictiveSettings:
     """All are tuned on development traces only.
 
+    lean                 share of the instances that prefill while nobody asks for anything
     horizon_s, steps     how far it looks ahead, and in how many steps
     levels               ways to divide the budget that are weighed for one split of the instances
     reserve              what headroom counts beside attainment: a factor e of headroom is worth that much
@@ -51,10 +52,11 @@ class PredictiveSettings:
     prefill_mw, decode_mw   the static split that it falls back to
     """
 
+    lean: float = 0.75
     horizon_s: float = 8.0
     steps: float = 12
     levels: float = 6
-    reserve: float = 0.04
+    reserve: float = 0.02
     move_cost: float = 0.005
     least_gain: float = 0.004
     least_move_mw: int = 20_000
@@ -62,7 +64,7 @@ class PredictiveSettings:
     again_s: float = 1.0
     back_s: float = 8.0
     least_answers: float = 10
-    longest_drain_s: float = 20.0
+    longest_drain_s: float = 15.0
     sequences: float = 240.0
     least_known: float = 0.75
     trust: float = 0.4
@@ -108,8 +110,27 @@ class Predictive:
         if wrong:
             return self._fall_back(ground, wrong, roles=True)
         if demand.prompt_rps <= 0 and demand.reserve_tps <= 0:
-            return Targets({}, {}, "nobody has asked for anything yet")
+            return self._wait(ground)
         return self._choose(ground, demand)
+
+    def _wait(self, ground: Ground) -> Targets:
+        """Nobody asks for anything: lean to prefill, as long as moving costs nothing.
+
+        A burst of prompts makes a queue within a second, and an instance comes to prefill only when it has finished its
+        answers; decode fills up as slowly as answers take, and gets an instance in the time of a prompt.
+        """
+        settings, fleet = self.settings, ground.fleet
+        instances = fleet.prefill + fleet.decode + fleet.to_prefill + fleet.to_decode
+        lacking = min(round(settings.lean * instances), instances - 1) - fleet.prefill - fleet.to_prefill
+        moves = min(lacking, fleet.decode - 1, max(2, instances // 8))
+        movers = ground.movers(moves, self.models) if moves > 0 else []
+        if not movers or ground.transit_gpus:
+            return Targets({}, {}, "nobody has asked for anything yet")
+        plan = list(ground.splits(len(movers), int(settings.levels)))[-2:][0]
+        limits_mw = ground.limits(plan, movers, self.models)
+        changed = {gpu.gpu: limits_mw[gpu.gpu] for gpu in ground.view.gpus if limits_mw[gpu.gpu] != gpu.limit_mw}
+        roles = self._move(movers, len(movers), ground.view.at_s)
+        return Targets(changed, roles, "nobody has asked for anything yet: leans to prefill, which bursts hit first")
 
     # ---- choosing ----
 
