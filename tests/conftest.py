@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.skips import pytest_sessionfinish, pytest_terminal_summary
-
-__all__ = ["pytest_sessionfinish", "pytest_terminal_summary"]
+from tests import skips
+from tests.kills import table
 
 TESTS = Path(__file__).parent
 PROFILE = "ci" if os.environ.get("CI") == "true" else "dev"
@@ -23,6 +22,11 @@ settings.load_profile(PROFILE)
 # A run in the background (`make test &`) ignores SIGINT, and so would every process that a test starts and interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for plugin in (skips, table):
+        config.pluginmanager.register(plugin)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

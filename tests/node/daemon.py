@@ -94,11 +94,13 @@ class Host:
         flags: Sequence[str] = (),
         arguments: Sequence[str] = (),
         log: Path | None = None,
+        program: Sequence[str] = ("rapidd",),
     ) -> subprocess.Popen[bytes]:
-        """Start a daemon and wait for nothing. `log` is where it writes, if not where all do."""
+        """Start a daemon and wait for nothing. `log` is where it writes, if not where all do; `program` a module that
+        takes its place, with its own first arguments."""
         with (log or self.log).open("ab") as out:
             process = subprocess.Popen(
-                [sys.executable, *flags, "-m", "rapidd", "--config", str(self.config), *arguments],
+                [sys.executable, *flags, "-m", *program, "--config", str(self.config), *arguments],
                 cwd=ROOT,
                 env={**os.environ, "NOTIFY_SOCKET": str(self.folder / "notify"), **(env or {})},
                 stdin=subprocess.DEVNULL,

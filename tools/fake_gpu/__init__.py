@@ -268,7 +268,7 @@ class FakeGpus:
         return int(self._slot(gpu).requested_mw)
 
     def write(self, gpu: Gpu, limit_mw: int) -> None:
-        with self._locked():
+        with self.frozen():
             enforced_mw, at_ns = min(limit_mw, gpu.cap_mw or limit_mw), time.clock_gettime_ns(time.CLOCK_MONOTONIC)
             with self.record_path.open("a") as file:
                 file.write(f"{at_ns} {gpu.uuid} {limit_mw} {enforced_mw} 0\n")
@@ -279,7 +279,8 @@ class FakeGpus:
         return next(slot for slot in slots if slot.uuid == gpu.uuid.encode())
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def frozen(self) -> Iterator[None]:
+        """While this lasts no limit takes effect and no energy is counted: every call that would do so waits."""
         with self._live_path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
