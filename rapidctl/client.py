@@ -19,8 +19,9 @@ from rapid.rpc import open_channel
 from rapid.tls import TlsConfig, check_dial
 from rapid.v1 import controller_pb2 as v1
 from rapid.v1.controller_pb2_grpc import ControllerServiceStub
+from rapid.wire.common import encode_role
 from rapid.wire.errors import error_of
-from rapid.wire.operator import decode_decisions, decode_plan, encode_role
+from rapid.wire.operator import decode_decisions, decode_plan
 from rapid.wire.status import Look, decode_look, decode_status
 
 Response = TypeVar("Response")
@@ -81,9 +82,10 @@ class Client:
         request = v1.SetBudgetRequest(domain=domain, budget_mw=budget_mw, force=force, by=by)
         return (await self._done(self._stub.SetBudget(request, timeout=self._timeout_s))).text
 
-    async def set_role(self, instance: str, role: Role | None, *, by: str) -> str:
-        """Move an instance to a role and pin it; None takes the pin away. Returns when the order is out, not done."""
-        request = v1.SetRoleRequest(instance=instance, role=encode_role(role), by=by)
+    async def set_role(self, instance: str, role: Role | None, *, park: bool = False, by: str) -> str:
+        """Move an instance to a role and pin it, or park it; None takes the pin away. Returns when the order is out,
+        not done."""
+        request = v1.SetRoleRequest(instance=instance, role=encode_role(role), park=park, by=by)
         return (await self._done(self._stub.SetRole(request, timeout=self._timeout_s))).text
 
     async def pause(self, *, by: str) -> str:

@@ -32,6 +32,7 @@ class ControlTable(Struct, frozen=True):
     quantile: float = _CONTROL.quantile
     drain_s: Seconds = field(name="drain", default=Seconds(_CONTROL.drain_s))
     switch_timeout_s: Seconds = field(name="switch_timeout", default=Seconds(_CONTROL.switch_timeout_s))
+    quiet_s: Seconds = field(name="quiet", default=Seconds(_CONTROL.quiet_s))
 
 
 class LedgerTable(Struct, frozen=True):
@@ -202,6 +203,7 @@ def _settings(file: ControllerFile) -> Settings:
         quantile=control.quantile,
         drain_s=float(control.drain_s),
         switch_timeout_s=float(control.switch_timeout_s),
+        quiet_s=float(control.quiet_s),
         ledger=LedgerSettings(float(ledger.settle_s), ledger.draw_tolerance, ledger.strikes, ledger.amends),
     )
 

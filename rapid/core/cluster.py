@@ -47,6 +47,8 @@ class Phase(Enum):
     SWITCHING = "switching"
     WARMING = "warming"
     ROLLING_BACK = "rolling back"
+    UNCERTAIN = "uncertain"  # nobody knows which role it has; it serves nobody until that has been read
+    PARKED = "parked"  # it serves nobody, on purpose
     FAILED = "failed"
     GONE = "gone"  # the engine's stream has ended
 
@@ -219,9 +221,13 @@ class Renewal:
 
 @dataclass(frozen=True, slots=True)
 class EngineHello:
-    """An engine introduces itself. `incarnation` is random per process; `mark` the last order it took.
+    """An engine introduces itself. `incarnation` is random per process; it takes no order at or below `mark`.
 
-    `engine_time_s` is its own monotonic clock; `switch_s` how long it believes a role change takes without the drain.
+    engine_time_s  its own monotonic clock
+    switch_s       how long it believes a role change takes without the drain
+    from_role, to_role  in the middle of a change: the role to which it would roll back, and where the change leads
+    parks          it can be parked
+    reads_role     it can find out which role it really has, should the outcome of a switch be unknown
     """
 
     instance: str
@@ -235,13 +241,18 @@ class EngineHello:
     engine_time_s: float = 0.0
     switch_s: float = 1.0
     engine: str = ""
+    from_role: Role | None = None
+    to_role: Role | None = None
+    parks: bool = False
+    reads_role: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RoleProgress:
-    """An engine says where it stands with order `mark`: an acknowledgement, a step, the end, or a refusal.
+    """An engine says where it stands, having heard every order up to `mark`: a step, the end, or a refusal.
 
-    `role` is the role it serves or would serve again. `error` is empty unless the order was refused or failed.
+    `role` is the role it serves, or, past the point of no return, is to serve. `error` is empty unless the last order
+    was refused, was undone or failed, or a step of it has to be tried again.
     """
 
     instance: str

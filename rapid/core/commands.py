@@ -27,7 +27,9 @@ class SendRenewal:
 class OrderRole:
     """Tell an engine to change role: drain for at most drain_s, never start after not_after_s of the engine's clock.
 
-    The engine rolls back when the drain takes longer. Must not leave before the journal holds this step.
+    The drain is over when nothing has been left for quiet_s; the engine rolls back when it takes too long. With `park`
+    it serves nobody then, and `role` is the one that it keeps. The same order may be sent again until the engine has
+    answered. Must not leave before the journal holds this step.
     """
 
     instance: str
@@ -36,11 +38,13 @@ class OrderRole:
     role: Role
     drain_s: float
     not_after_s: float
+    quiet_s: float = 0.05  # that of journals which do not say
+    park: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class CancelRole:
-    """Tell an engine to give up the order `mark` if it has not begun to switch."""
+    """Tell an engine to give up every order up to `mark`, unless it has begun to switch, and to say where it stands."""
 
     instance: str
     incarnation: str

@@ -11,7 +11,7 @@ explained. Time comes with the events; there is no clock here.
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from rapid.core import forecasts, lives, picture
+from rapid.core import asked, forecasts, lives, picture
 from rapid.core.cluster import Decision, Greeting, NodeHealth, Role, Targets
 from rapid.core.commands import Announce, Answer, Command, Notice, RefuseEngine, Scored, SendRenewal, StepDown
 from rapid.core.errors import EngineRefused, Refused, watts
@@ -106,6 +106,35 @@ class Control:
         assert self.started is not None
         return lives.snapshot(self)
 
+    # ---- what is decided ----
+
+    def decided(
+        self,
+        by: str,
+        reason: str,
+        *,
+        changes: tuple[tuple[str, str, str], ...] = (),
+        wanted: Targets = NO_CHANGE,
+    ) -> Announce:
+        """A decision was made: it gets its number, and is to be announced."""
+        assert self.started is not None
+        self.decisions += 1
+        decision = Decision(
+            f"D{self.decisions}",
+            self.at_s,
+            self.started.wall_s + self.at_s - self.started.at_s,
+            by,
+            reason,
+            wanted.inputs,
+            changes,
+            wanted.predicted,
+            wanted.held,
+            wanted.horizon_s,
+            wanted.candidates,
+        )
+        self.last_decision = decision
+        return Announce(decision)
+
     # ---- life ----
 
     def _on_started(self, event: Started) -> list[Command]:
@@ -120,7 +149,12 @@ class Control:
             snapshot=kept.ledger if kept else None,
         )
         self.limits = Limits(self.ledger, settings, kept.targets_mw if kept else ())
-        self.roles = Roles(epoch=event.epoch, drain_s=settings.drain_s, switch_timeout_s=settings.switch_timeout_s)
+        self.roles = Roles(
+            epoch=event.epoch,
+            drain_s=settings.drain_s,
+            switch_timeout_s=settings.switch_timeout_s,
+            quiet_s=settings.quiet_s,
+        )
         self._health = {name: picture.node_health(self, name, event.at_s) for name in self.ledger.nodes}
         if kept is None or kept.ledger.mark.epoch != event.epoch:
             self.came_up_s = event.at_s
@@ -163,12 +197,12 @@ class Control:
                 )
             self.ledger.release(event.node, self.at_s, patience_s)
         except Refused as error:
-            return [_refusal(event.request, error)]
+            return [asked.refusal(event.request, error)]
         self.limits.forget_released()
         text = f"node {event.node} released, {watts(freed_mw)} freed"
         change = (event.node, watts(freed_mw), "0 W")
         return [
-            self._decide(event.by, f"says that node {event.node} is off", changes=(change,)),
+            self.decided(event.by, f"says that node {event.node} is off", changes=(change,)),
             Answer(event.request, text),
         ]
 
@@ -207,10 +241,10 @@ class Control:
         try:
             self.ledger.set_budget(event.domain, event.budget_mw, force=event.force)
         except Refused as error:
-            return [_refusal(event.request, error)]
+            return [asked.refusal(event.request, error)]
         assert before is not None
         change = (event.domain, watts(before.budget_mw), watts(event.budget_mw))
-        decision = self._decide(event.by, f"set the budget of domain {event.domain}", changes=(change,))
+        decision = self.decided(event.by, f"set the budget of domain {event.domain}", changes=(change,))
         commands = self._apply(NO_CHANGE)
         short_mw = self.ledger.floors_mw(event.domain) - event.budget_mw
         text = f"domain {event.domain}: budget {change[1]} -> {change[2]}"
@@ -221,25 +255,7 @@ class Control:
         return [decision, *commands, *self._watch_budgets(), Answer(event.request, text)]
 
     def _on_role_asked(self, event: RoleAsked) -> list[Command]:
-        try:
-            if event.role is None:
-                if self.pins.pop(event.instance, None) is None:
-                    self.roles.get(event.instance)
-                return [Answer(event.request, f"instance {event.instance}: no longer pinned to a role")]
-            one = self.roles.get(event.instance)
-            orders: list[Command] = []
-            if one.role is not event.role or not one.serves:
-                orders = [self.roles.order(event.instance, event.role, self.at_s)]
-        except Refused as error:
-            return [_refusal(event.request, error)]
-        self.pins[event.instance] = event.role
-        if not orders:
-            return [Answer(event.request, f"instance {event.instance}: serves {event.role.value}, and is pinned to it")]
-        self.last_role_s = self.at_s
-        change = (event.instance, one.role.value, event.role.value)
-        decision = self._decide(event.by, f"moves instance {event.instance} and pins it", changes=(change,))
-        text = f"instance {event.instance}: told to change from {change[1]} to {change[2]}, and pinned to it"
-        return [decision, *orders, Answer(event.request, text)]
+        return asked.role(self, event)
 
     def _on_pause_asked(self, event: PauseAsked) -> list[Command]:
         word = "paused" if event.paused else "resumed"
@@ -247,7 +263,7 @@ class Control:
             return [Answer(event.request, f"policy {self.policy.name} is {word} already")]
         self.paused = event.paused
         text = f"policy {self.policy.name} {word}; leases are kept and budgets hold"
-        return [self._decide(event.by, f"{word} policy {self.policy.name}"), Answer(event.request, text)]
+        return [self.decided(event.by, f"{word} policy {self.policy.name}"), Answer(event.request, text)]
 
     # ---- the tick ----
 
@@ -255,8 +271,8 @@ class Control:
         commands: list[Command] = [*self.roles.tick(self.at_s), *self._watch_nodes(), *self._score()]
         wanted = NO_CHANGE
         movable = self.limits.movable(self.at_s)
-        if not self.paused and movable:
-            wanted = self.policy.decide(picture.view(self, movable, self.limits.settled(movable, self.at_s)))
+        if not self.paused and (free := picture.not_parked(self, movable)):
+            wanted = self.policy.decide(picture.view(self, free, self.limits.settled(movable, self.at_s)))
         commands += self._apply(wanted)
         commands += self._watch_budgets()
         renewals = self.ledger.renew(self.at_s, self.settings.silent_after_s, self.settings.lease_s)
@@ -265,12 +281,15 @@ class Control:
     def _apply(self, wanted: Targets) -> list[Command]:
         """Make targets of what a policy wants and of what the budgets leave, and grant what can be granted now."""
         movable = self.limits.movable(self.at_s)
-        limit_changes = self.limits.retarget(wanted.limits_mw, picture.gpu_views(self, movable))
+        floors_mw = {} if self.paused else picture.parked_mw(self, movable)
+        limits_mw = {**wanted.limits_mw, **floors_mw}
+        limit_changes = self.limits.retarget(limits_mw, picture.gpu_views(self, movable))
         role_orders, role_changes = self._order_roles(wanted.roles)
         commands: list[Command] = []
         if limit_changes or role_changes:
             words = [(gpu, "none" if old is None else watts(old), watts(new)) for gpu, old, new in limit_changes]
-            commands.append(self._decide_as(wanted, (*words, *role_changes)))
+            parked = bool(limit_changes) and all(gpu in floors_mw for gpu, _, _ in limit_changes)
+            commands.append(self._decide_as(wanted, (*words, *role_changes), parked=parked))
         if wanted.limits_mw:
             self.last_power_s = self.at_s
         return [*commands, *role_orders, *self.limits.grant(self.at_s, movable)]
@@ -291,41 +310,17 @@ class Control:
 
     # ---- helpers ----
 
-    def _decide_as(self, wanted: Targets, changes: tuple[tuple[str, str, str], ...]) -> Announce:
-        """The decision of a policy, or, if it wanted nothing, of the budget."""
+    def _decide_as(self, wanted: Targets, changes: tuple[tuple[str, str, str], ...], *, parked: bool) -> Announce:
+        """The decision of a policy, or, if it wanted nothing, of the budget. `parked`: only parked GPUs move."""
         if not wanted.limits_mw and not wanted.roles:
-            return self._decide("budget", "limits fitted to what the budgets leave", changes=changes)
+            fitted = "limits fitted to what the budgets leave"
+            reason = "GPUs of parked instances go to their floors" if parked else fitted
+            return self.decided("budget", reason, changes=changes)
         forecasts.check(wanted)
-        decision = self._decide(self.policy.name, wanted.reason, changes=changes, wanted=wanted)
+        decision = self.decided(self.policy.name, wanted.reason, changes=changes, wanted=wanted)
         if wanted.predicted is not None:
             self.forecasts.predict(decision.decision.id, wanted.predicted, wanted.horizon_s, self.at_s)
         return decision
-
-    def _decide(
-        self,
-        by: str,
-        reason: str,
-        *,
-        changes: tuple[tuple[str, str, str], ...] = (),
-        wanted: Targets = NO_CHANGE,
-    ) -> Announce:
-        assert self.started is not None
-        self.decisions += 1
-        decision = Decision(
-            f"D{self.decisions}",
-            self.at_s,
-            self.started.wall_s + self.at_s - self.started.at_s,
-            by,
-            reason,
-            wanted.inputs,
-            changes,
-            wanted.predicted,
-            wanted.held,
-            wanted.horizon_s,
-            wanted.candidates,
-        )
-        self.last_decision = decision
-        return Announce(decision)
 
     def _score(self) -> list[Scored]:
         scores = self.forecasts.score(self.at_s)
@@ -358,10 +353,6 @@ class Control:
                 self._over.discard(name)
                 notices.append(Notice("info", name, "within its budget again"))
         return notices
-
-
-def _refusal(request: str, error: Refused) -> Answer:
-    return Answer(request, "", str(error), type(error).__name__)
 
 
 _HANDLERS: Mapping[type, Callable[..., list[Command]]] = {

@@ -150,13 +150,15 @@ class BudgetAsked:
 
 @dataclass(frozen=True, slots=True)
 class RoleAsked:
-    """An operator moves an instance and pins it there; role None takes the pin away."""
+    """An operator moves an instance and pins it there, or parks it. Role None without `park` takes the pin away, and a
+    parked instance serves again."""
 
     at_s: float
     request: str
     instance: str
     role: Role | None
     by: str
+    park: bool = False
 
 
 @dataclass(frozen=True, slots=True)

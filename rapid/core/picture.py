@@ -28,9 +28,10 @@ PLAN = "plan"  # in place of the id of a decision
 
 
 def view(control: "Control", movable: list[str], settled: bool) -> View:
-    """All that a policy may look at, now."""
+    """All that a policy may look at, now: not what is parked, whose watts are free for the others."""
     settings, at_s = control.settings, control.at_s
-    instances = tuple(_instance_view(control, one) for one in control.roles.instances.values())
+    serving = (one for one in control.roles.instances.values() if one.phase is not Phase.PARKED)
+    instances = tuple(_instance_view(control, one) for one in serving)
     waits = [
         kept[0].oldest_wait_s + at_s - kept[1]
         for one in instances
@@ -64,8 +65,8 @@ def plan(control: "Control") -> Decision:
     wanted = Targets({}, {}, "no GPU can be moved: none is managed on a node that reports")
     changes: list[tuple[str, str, str]] = []
     movable = control.limits.movable(at_s)
-    if movable:
-        seen = view(control, movable, control.limits.looks_settled(movable, at_s))
+    if free := not_parked(control, movable):
+        seen = view(control, free, control.limits.looks_settled(movable, at_s))
         wanted = _copy_of_policy(control).decide(seen)
         limits_mw = wanted.limits_mw
         changes += [(it.gpu, watts(it.limit_mw), watts(limits_mw[it.gpu])) for it in seen.gpus if it.gpu in limits_mw]
@@ -122,6 +123,18 @@ def gpu_views(control: "Control", movable: list[str]) -> list[GpuView]:
     return views
 
 
+def parked_mw(control: "Control", movable: list[str]) -> dict[str, int]:
+    """The floors of the movable GPUs whose instance is parked."""
+    parked = {gpu for one in control.roles.instances.values() if one.phase is Phase.PARKED for gpu in one.hello.gpus}
+    return {gpu: control.ledger.gpus[gpu].report.floor_mw for gpu in movable if gpu in parked}
+
+
+def not_parked(control: "Control", movable: list[str]) -> list[str]:
+    """The other movable GPUs: those that a policy may move."""
+    parked = parked_mw(control, movable)
+    return [gpu for gpu in movable if gpu not in parked]
+
+
 def node_health(control: "Control", name: str, at_s: float) -> NodeHealth:
     """What is known of a node. A node heard only in an earlier life is silent until it speaks in this one."""
     node = control.ledger.nodes[name]
@@ -175,7 +188,8 @@ def _instance_view(control: "Control", one: Instance) -> InstanceView:
         one.name,
         one.hello.gpus,
         one.role if not one.in_change else one.target_role,
-        one.phase,
+        # To a policy, an instance whose role nobody knows is as good as one that has failed.
+        Phase.FAILED if one.phase is Phase.UNCERTAIN else one.phase,
         one.hello.roles,
         _load(control, one.name, control.at_s),
         one.hello.switch_s,

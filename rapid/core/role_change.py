@@ -1,9 +1,26 @@
 """The engine's side of a role change: which orders it takes, and what it must do and say at each step.
 
 Pure: it is told the engine's monotonic time and answers with duties, to be performed in the order given. An engine
-calls `order` and `cancel` for what the controller says, `left` whenever the number of its requests may have changed,
-`switched` and `warmed` when it has got there, and `tick` at `next_deadline_s`. The controller's side is the transaction
-in rapid.core.roles; the words between them are EngineControl in proto/rapid/v1/engine.proto.
+calls `welcome`, `order` and `cancel` for what the controller says, `left` whenever the number of its requests may have
+changed, `tick` at `next_deadline_s`, and, for what came of a duty:
+
+    Close     nothing, or `not_closed`
+    Switch    `switched`, or `not_switched` (all is as it was), `unsure` (who knows), `failed` (it serves neither role)
+    ReadRole  `found`, or `failed`
+    Open      `opened`, or `not_opened`, or `failed`
+
+         order           none left        switched          opened
+SERVING -------> DRAINING -------> SWITCHING -------> WARMING -------> SERVING   in the new role: committed
+   ^   cancel, too long |  |           |  | unsure       ^
+   |   or not closed    |  | to park   |  v              | it has the new role
+   |                    v  v           |  UNCERTAIN -----'
+   |<---- ROLLING_BACK <-- PARKED      |  | it has the old one
+   |  opened     ^                     v  v
+   |             '---------------- not switched                 failed, from SWITCHING on: FAILED, until it is restarted
+
+PARKED is left as SERVING is, by an order, but without a drain: to WARMING in its role, to SWITCHING for another; a
+change that does not work out leads back to it. The controller's side is the transaction in rapid.core.roles; the words
+between the two are EngineControl in proto/rapid/v1/engine.proto.
 """
 
 from collections.abc import Sequence
@@ -11,6 +28,8 @@ from dataclasses import dataclass
 from math import isfinite
 
 from rapid.core.cluster import Mark, Phase, Role, RoleProgress
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 8.0  # before a role is read again, or opened again; doubles (assumed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +39,19 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """Become `role`; there is no way back. Say `switched`, then, when requests would be served, `warmed`."""
+    """Become `role`; only the engine itself may still say that this has not happened. Never asked twice."""
 
     role: Role
 
 
 @dataclass(frozen=True, slots=True)
+class ReadRole:
+    """Find out which role the engine really has. Asked again and again until somebody knows."""
+
+
+@dataclass(frozen=True, slots=True)
 class Open:
-    """Take requests, in `role`."""
+    """Get ready and take requests, in `role`. Asked again if it does not work."""
 
     role: Role
 
@@ -39,38 +63,62 @@ class Tell:
     progress: RoleProgress
 
 
-Duty = Close | Switch | Open | Tell
+Duty = Close | Switch | ReadRole | Open | Tell
 
 
 class RoleChange:
     """Where one instance stands, from SERVING in one role to SERVING in another, or back.
 
-    An order is taken only if it is for this incarnation, above the last one taken, and not late. Until the switch
-    begins a later order replaces it, a cancel or the end of drain_s undoes it. From then on the engine is deaf until it
-    serves.
+    An order is taken only if it is for this incarnation, above every mark heard, and not late; whatever becomes of it,
+    it is not taken again. Until the switch begins a later order replaces it, a cancel or the end of drain_s undoes it.
+    From then on the engine is deaf until it serves. With `reads_role` a switch counts when the role has been read back.
     """
 
-    def __init__(self, *, instance: str, incarnation: str, role: Role, roles: Sequence[Role]) -> None:
+    def __init__(
+        self, *, instance: str, incarnation: str, role: Role, roles: Sequence[Role], reads_role: bool = False
+    ) -> None:
         assert role in roles, "an engine starts in a role that it can take"
         self.instance = instance
         self.incarnation = incarnation
         self.roles = tuple(roles)
+        self.reads_role = reads_role
         self.role = role  # the role served now, or, past the point of no return, to be served
         self.phase = Phase.SERVING
-        self.mark = Mark()  # the last order taken
-        self._target = role  # differs from role only while DRAINING
-        self._drained_by_s = 0.0  # binds only while DRAINING
-        self._drain_s = 0.0
+        self.mark = Mark()  # no order at or below it is taken
+        self._doing = Mark()  # the last order taken
+        self._home = Phase.SERVING  # where a roll-back leads: SERVING or PARKED
+        self._old = self._target = role  # differ only on the way
+        self._park = False
+        self._drained_by_s = 0.0  # this, and the next three, bind only while DRAINING
+        self._drain_s = self._quiet_s = 0.0
+        self._empty_s: float | None = None  # since when nothing has been left
         self._requests_left = 0
-        self._error = ""  # why the last order taken was not carried out
+        self._again_s: float | None = None  # when to read or open again
+        self._pause_s = FIRST_PAUSE_S
+        self._error = ""  # why the last order was not carried out
+
+    # ---- what can be seen ----
 
     @property
     def next_deadline_s(self) -> float | None:
-        """When tick() has something to do: the drain has taken too long."""
-        return self._drained_by_s if self.phase is Phase.DRAINING else None
+        """When tick() has something to do; None: not by itself."""
+        if self.phase is Phase.DRAINING:
+            quiet_s = self._drained_by_s if self._empty_s is None else self._empty_s + self._quiet_s
+            return min(quiet_s, self._drained_by_s)
+        return self._again_s
+
+    @property
+    def from_role(self) -> Role | None:
+        """In the middle of a change: the role to which it would roll back."""
+        return None if self._settled else self._old
+
+    @property
+    def to_role(self) -> Role | None:
+        """In the middle of a change: where it leads."""
+        return None if self._settled else self._target
 
     def progress(self, error: str = "") -> RoleProgress:
-        """Where the last order taken stands."""
+        """Where it stands."""
         return RoleProgress(
             instance=self.instance,
             incarnation=self.incarnation,
@@ -80,6 +128,12 @@ class RoleChange:
             requests_left=self._requests_left if self.phase is Phase.DRAINING else 0,
             error=error or self._error,
         )
+
+    # ---- what the controller says ----
+
+    def welcome(self, epoch: int) -> None:
+        """A controller of this epoch has taken the engine in: what an earlier one ordered is refused from now on."""
+        self.mark = max(self.mark, Mark(epoch, 0))
 
     def order(
         self,
@@ -91,99 +145,211 @@ class RoleChange:
         not_after_s: float,
         requests_left: int,
         at_s: float,
+        quiet_s: float = 0.0,
+        park: bool = False,
+        others: int | None = None,
     ) -> list[Duty]:
-        """Take the order, refuse it, or, if it is the one already taken, say how far it is.
+        """Take the order, refuse it, or, if it has been heard before, say how far the engine is.
 
-        requests_left is for the answer alone: a drain goes on when `left` is called, at the latest right after Close.
+        `others` is how many other instances serve the role that is left, as far as the engine itself can see (None: it
+        cannot): the last of a role refuses. requests_left is for the answer alone: a drain goes on when `left` is
+        called, at the latest right after Close.
         """
-        if mark == self.mark and incarnation == self.incarnation:
-            return [Tell(self.progress())]
-        refusal = self._refusal(incarnation, mark, role, drain_s, not_after_s, at_s)
+        if incarnation != self.incarnation:
+            return [Tell(self.progress(f"order for incarnation {incarnation}, this is {self.incarnation}"))]
+        if mark <= self.mark:
+            older = mark not in (self.mark, self._doing)
+            error = f"order {_words(mark)} is older than {_words(self.mark)}, which came before" if older else ""
+            return [Tell(self.progress(error))]
+        self.mark = mark  # whatever becomes of it, it is not taken when it comes again
+        leaves = self.phase is not Phase.PARKED and (park or role not in (self.role, Role.MIXED))
+        refusal = (
+            self._late(not_after_s, at_s)
+            or self._wrong(role, park, drain_s, quiet_s)
+            or self._busy()
+            or (f"the last that serves {self.role.value}, as its own side sees it" if leaves and others == 0 else "")
+        )
         if refusal:
-            return [Tell(self._about(mark, refusal))]
-        self.mark, self._error = mark, ""
-        if role is self.role:
-            return self._stay()
+            return self._refuse(refusal)
+        self._doing, self._park, self._error = mark, park, ""
+        if self.phase is Phase.PARKED:
+            return self._leave_parking(role)
+        if role is self.role and not park:
+            return self._roll_back("") if self.phase is Phase.DRAINING else [Tell(self.progress())]
         closed = self.phase is Phase.DRAINING
-        self.phase, self._target = Phase.DRAINING, role
-        self._drain_s, self._drained_by_s = drain_s, at_s + drain_s
-        self._requests_left = requests_left
-        duties: list[Duty] = [Tell(self.progress())]
-        if not closed:
-            duties.insert(0, Close())
-        return duties
+        self.phase, self._home, self._old = Phase.DRAINING, Phase.SERVING, self.role
+        self._target = self.role if park else role
+        self._drain_s, self._quiet_s, self._drained_by_s = drain_s, quiet_s, at_s + drain_s
+        self._requests_left, self._empty_s = requests_left, None
+        told = Tell(self.progress())
+        return [told] if closed else [Close(), told]
 
     def cancel(self, *, incarnation: str, mark: Mark) -> list[Duty]:
-        """Undo the order if it is the present one and the switch has not begun; otherwise nothing."""
-        if incarnation != self.incarnation or mark != self.mark or self.phase is not Phase.DRAINING:
+        """Undo every order up to `mark`, unless the switch has begun, and say where the engine stands.
+
+        An order that the cancel has overtaken is not taken when it comes.
+        """
+        if incarnation != self.incarnation:
             return []
-        return self._roll_back("cancelled by the controller")
+        overtaken = mark > self.mark
+        self.mark = max(self.mark, mark)
+        if self.phase is Phase.DRAINING and mark >= self._doing:
+            return self._roll_back("cancelled by the controller")
+        return self._refuse("cancelled before it came") if overtaken else [Tell(self.progress())]
+
+    # ---- what the engine says ----
 
     def left(self, requests_left: int, at_s: float) -> list[Duty]:
-        """The engine holds so many requests; with none left, a drain is over and the switch begins."""
+        """The engine holds so many requests; with none left for long enough, a drain is over."""
         self._requests_left = requests_left
-        if self.phase is not Phase.DRAINING or requests_left > 0 or at_s >= self._drained_by_s:
+        if self.phase is not Phase.DRAINING:
             return []
-        self.phase, self.role = Phase.SWITCHING, self._target
-        return [Tell(self.progress()), Switch(self.role)]
+        if requests_left > 0:
+            self._empty_s = None
+        elif self._empty_s is None and at_s < self._drained_by_s:
+            self._empty_s = at_s
+        return self._go_on(at_s)
 
-    def switched(self) -> list[Duty]:
-        """The engine is in its new role, but not ready for requests."""
+    def not_closed(self, error: str) -> list[Duty]:
+        """Close did not work, or not wholly: the engine goes on as it was."""
+        return self._roll_back(f"could not close: {error}") if self.phase is Phase.DRAINING else []
+
+    def switched(self, live: Role | None, at_s: float) -> list[Duty]:
+        """The engine says that it is in its new role; `live` is the role that was read back (None: it cannot tell)."""
         assert self.phase is Phase.SWITCHING, f"switched while {self.phase.value}"
-        self.phase = Phase.WARMING
+        return self._settle(live if self.reads_role else self.role, "it says that it has switched", at_s)
+
+    def not_switched(self, error: str) -> list[Duty]:
+        """The engine has refused to switch and is as it was."""
+        assert self.phase is Phase.SWITCHING, f"not switched while {self.phase.value}"
+        return self._roll_back(error)
+
+    def unsure(self, error: str, at_s: float) -> list[Duty]:
+        """Nobody knows whether the engine has switched. It is not asked again: its role is read."""
+        assert self.phase is Phase.SWITCHING, f"unsure while {self.phase.value}"
+        self.phase, self._error, self._pause_s = Phase.UNCERTAIN, error, FIRST_PAUSE_S
+        self._again_s = at_s if self.reads_role else None
         return [Tell(self.progress())]
 
-    def warmed(self) -> list[Duty]:
-        """The engine is ready: this commits the change."""
-        assert self.phase is Phase.WARMING, f"warmed while {self.phase.value}"
-        self.phase = Phase.SERVING
-        return [Open(self.role), Tell(self.progress())]
+    def found(self, live: Role | None, at_s: float) -> list[Duty]:
+        """This is the role that the engine really has; None: it cannot be told yet."""
+        assert self.phase is Phase.UNCERTAIN, f"read while {self.phase.value}"
+        return self._settle(live, self._error, at_s)
+
+    def opened(self) -> list[Duty]:
+        """The engine takes requests: this commits a change, or ends a roll-back."""
+        assert self.phase in (Phase.WARMING, Phase.ROLLING_BACK), f"opened while {self.phase.value}"
+        if self.phase is Phase.WARMING:
+            self._error = ""
+        self.phase, self._again_s = Phase.SERVING, None
+        return [Tell(self.progress())]
+
+    def not_opened(self, error: str, at_s: float) -> list[Duty]:
+        """It does not take requests yet; it is to try again."""
+        assert self.phase in (Phase.WARMING, Phase.ROLLING_BACK), f"not opened while {self.phase.value}"
+        self._try_again(at_s)
+        return [Tell(self.progress(f"cannot open, tries again: {error}"))]
 
     def failed(self, error: str) -> list[Duty]:
-        """The switch did not work out: the engine serves neither role until it is started anew."""
-        assert self.phase in (Phase.SWITCHING, Phase.WARMING), f"failed while {self.phase.value}"
-        self.phase, self._error = Phase.FAILED, error
+        """The engine serves neither role until it is started anew."""
+        assert self.phase in _PAST_RETURN, f"failed while {self.phase.value}"
+        self.phase, self._error, self._again_s = Phase.FAILED, error, None
         return [Tell(self.progress())]
 
     def tick(self, at_s: float) -> list[Duty]:
-        """Roll back a drain that has taken too long."""
-        if self.phase is not Phase.DRAINING or at_s < self._drained_by_s:
+        """What is due: the end of a drain, or another try. `left` must have been called before, with what is left."""
+        if self.phase is Phase.DRAINING:
+            if duties := self._go_on(at_s):
+                return duties
+            if at_s < self._drained_by_s:
+                return []
+            return self._roll_back(f"drain took longer than {self._drain_s:g} s, {self._requests_left} requests left")
+        if self._again_s is None or at_s < self._again_s:
             return []
-        return self._roll_back(f"drain took longer than {self._drain_s:g} s, {self._requests_left} requests left")
+        self._again_s = None
+        return [ReadRole()] if self.phase is Phase.UNCERTAIN else [Open(self.role)]
 
-    def _refusal(
-        self, incarnation: str, mark: Mark, role: Role, drain_s: float, not_after_s: float, at_s: float
-    ) -> str:
-        """Why the order may not be taken; empty: it may."""
-        if incarnation != self.incarnation:
-            return f"order for incarnation {incarnation}, this is {self.incarnation}"
-        if mark < self.mark:
-            return f"order {_words(mark)} is older than {_words(self.mark)}, which was taken"
-        if not at_s <= not_after_s:
-            return f"order {_words(mark)} came {at_s - not_after_s:.2f} s too late"
-        if role not in self.roles:
+    # ---- inside ----
+
+    @property
+    def _settled(self) -> bool:
+        return self.phase in (Phase.SERVING, Phase.PARKED, Phase.FAILED)
+
+    def _refuse(self, error: str) -> list[Duty]:
+        """Say why the last order is not carried out, and go on; at rest, say so whenever asked."""
+        if self.phase in (Phase.SERVING, Phase.PARKED):
+            self._error = error
+        return [Tell(self.progress(error))]
+
+    def _late(self, not_after_s: float, at_s: float) -> str:
+        return "" if at_s <= not_after_s else f"order {_words(self.mark)} came {at_s - not_after_s:.2f} s too late"
+
+    def _wrong(self, role: Role, park: bool, drain_s: float, quiet_s: float) -> str:
+        if role not in self.roles and not park:
             return f"role {role.value} is none of {', '.join(known.value for known in self.roles)}"
         if not (isfinite(drain_s) and drain_s > 0):
             return f"drain_s must be above 0 s, is {drain_s:g} s"
-        if self.phase not in (Phase.SERVING, Phase.DRAINING):
-            return f"{self.phase.value} to {self.role.value} for order {_words(self.mark)}"
+        if not 0 <= quiet_s < drain_s:
+            return f"quiet_s must be below drain_s = {drain_s:g} s, is {quiet_s:g} s"
         return ""
 
-    def _stay(self) -> list[Duty]:
-        """The order asks for the role that is served: a drain on the way to another one is undone."""
-        if self.phase is Phase.DRAINING:
-            return self._roll_back("")
-        return [Tell(self.progress())]
+    def _busy(self) -> str:
+        if self.phase is Phase.FAILED:
+            return "has failed; restart it"
+        deaf = self.phase not in (Phase.SERVING, Phase.DRAINING, Phase.PARKED)
+        return f"{self.phase.value} to {self.role.value} for order {_words(self._doing)}" if deaf else ""
+
+    def _go_on(self, at_s: float) -> list[Duty]:
+        """On from a drain, if it is over."""
+        if self._empty_s is None or at_s < self._empty_s + self._quiet_s:
+            return []
+        if self._park:
+            self.phase = Phase.PARKED
+            return [Tell(self.progress())]
+        return self._switch()
+
+    def _switch(self) -> list[Duty]:
+        self.phase, self._old, self.role = Phase.SWITCHING, self.role, self._target
+        return [Tell(self.progress()), Switch(self.role)]
+
+    def _leave_parking(self, role: Role) -> list[Duty]:
+        if self._park:
+            return [Tell(self.progress())]
+        self._home, self._old, self._target = Phase.PARKED, self.role, role
+        return self._warm() if role is self.role else self._switch()
+
+    def _warm(self) -> list[Duty]:
+        self.phase, self._again_s, self._pause_s = Phase.WARMING, None, FIRST_PAUSE_S
+        return [Tell(self.progress()), Open(self.role)]
+
+    def _settle(self, live: Role | None, why: str, at_s: float) -> list[Duty]:
+        """The role has been looked at."""
+        if live is self._target:
+            self._error = ""
+            return self._warm()
+        if live is self._old:
+            return self._roll_back(f"{why}, but it still has role {live.value}")
+        if self.phase is Phase.UNCERTAIN:
+            self._try_again(at_s)
+            return []
+        duties = self.unsure(f"{why}, but its role {'cannot be read' if live is None else f'is {live.value}'}", at_s)
+        self._try_again(at_s)
+        return duties
+
+    def _try_again(self, at_s: float) -> None:
+        self._again_s, self._pause_s = at_s + self._pause_s, min(2 * self._pause_s, LONGEST_PAUSE_S)
 
     def _roll_back(self, error: str) -> list[Duty]:
-        self.phase, self._target, self._error = Phase.ROLLING_BACK, self.role, error
-        before = self.progress()
-        self.phase = Phase.SERVING
-        return [Tell(before), Open(self.role), Tell(self.progress())]
+        self.role = self._target = self._old
+        self._error, self._again_s, self._pause_s = error, None, FIRST_PAUSE_S
+        if self._home is Phase.PARKED:
+            self.phase = Phase.PARKED
+            return [Tell(self.progress())]
+        self.phase = Phase.ROLLING_BACK
+        return [Tell(self.progress()), Open(self.role)]
 
-    def _about(self, mark: Mark, error: str) -> RoleProgress:
-        """The answer to an order that was not taken: its mark, and what the engine does meanwhile."""
-        return RoleProgress(self.instance, self.incarnation, mark, self.phase, self.role, self._requests_left, error)
+
+_PAST_RETURN = (Phase.SWITCHING, Phase.UNCERTAIN, Phase.WARMING, Phase.ROLLING_BACK)
 
 
 def _words(mark: Mark) -> str:

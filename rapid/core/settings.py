@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from rapid.core.cluster import Domain, NodeSpec, SloTargets
 from rapid.core.errors import ConfigInvalid, watts
 
+QUIET_S = 0.05  # assumed; a router may still have sent what it chose just before it heard of the drain
 POLICY_START = "start_"  # before the name of each value of a policy's start profile
 
 
@@ -33,7 +34,8 @@ class Settings:
     tick_s, lease_s, rpc_timeout_s, margin_s obey tick + 2 * rpc_timeout + margin <= lease.
     silent_after_s  a node whose last report is older is silent; an engine load that old is stale
     window_s, quantile  over which TTFT and TPOT are judged (assumed 5 s at p90; the RAPID paper does not say)
-    drain_s, switch_timeout_s  how long an engine may drain, and then switch and warm up, before the change has failed
+    drain_s, switch_timeout_s  how long an engine may drain, and then switch and warm up, before its role is uncertain
+    quiet_s         how long an engine must hold no request until its drain is over
     policy_settings  the named settings of the policy, and, behind POLICY_START, the values of its start profile: what
                      it is to believe of the engines before it has seen them; an unknown name is refused
     """
@@ -52,6 +54,7 @@ class Settings:
     quantile: float = 0.9
     drain_s: float = 30.0
     switch_timeout_s: float = 30.0
+    quiet_s: float = QUIET_S
     ledger: LedgerSettings = field(default_factory=LedgerSettings)
 
     def check(self) -> None:
@@ -84,6 +87,8 @@ def _check_timing(settings: Settings) -> None:
         value_s = getattr(settings, key)
         if not value_s > 0:
             raise ConfigInvalid(f"control.{key.removesuffix('_s')}", f"must be above 0 s, is {value_s:g} s")
+    if not 0 <= settings.quiet_s < settings.drain_s:
+        raise ConfigInvalid("control.quiet", f"must be below drain = {settings.drain_s:g} s, is {settings.quiet_s:g} s")
     if not settings.margin_s >= 0:
         raise ConfigInvalid("control.margin", f"must not be below 0 s, is {settings.margin_s:g} s")
     if not 0 < settings.quantile < 1:

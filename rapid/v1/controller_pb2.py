@@ -26,15 +26,15 @@ from rapid.v1 import node_pb2 as rapid_dot_v1_dot_node__pb2
 from rapid.v1 import types_pb2 as rapid_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19rapid/v1/controller.proto\x12\x08rapid.v1\x1a\x13rapid/v1/node.proto\x1a\x14rapid/v1/types.proto\"\x12\n\x10GetStatusRequest\"f\n\x11GetStatusResponse\x12 \n\x06status\x18\x01 \x01(\x0b\x32\x10.rapid.v1.Status\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x06wall_s\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_wall_s\"\"\n\x0cWatchRequest\x12\x12\n\ninterval_s\x18\x01 \x01(\x01\"1\n\rWatchResponse\x12 \n\x06status\x18\x01 \x01(\x0b\x32\x10.rapid.v1.Status\"P\n\x10SetBudgetRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x11\n\tbudget_mw\x18\x02 \x01(\x04\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\x12\n\n\x02\x62y\x18\x04 \x01(\t\"!\n\x11SetBudgetResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\"L\n\x0eSetRoleRequest\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x1c\n\x04role\x18\x02 \x01(\x0e\x32\x0e.rapid.v1.Role\x12\n\n\x02\x62y\x18\x03 \x01(\t\"\x1f\n\x0fSetRoleResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\"\x1a\n\x0cPauseRequest\x12\n\n\x02\x62y\x18\x01 \x01(\t\"\x1d\n\rPauseResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\"\x1b\n\rResumeRequest\x12\n\n\x02\x62y\x18\x01 \x01(\t\"\x1e\n\x0eResumeResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\".\n\x12ReleaseNodeRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\n\n\x02\x62y\x18\x02 \x01(\t\"#\n\x13ReleaseNodeResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\"4\n\x14ListDecisionsRequest\x12\r\n\x05limit\x18\x01 \x01(\r\x12\r\n\x05\x61\x62out\x18\x02 \x01(\t\">\n\x15ListDecisionsResponse\x12%\n\tdecisions\x18\x01 \x03(\x0b\x32\x12.rapid.v1.Decision\"\r\n\x0bPlanRequest\"0\n\x0cPlanResponse\x12 \n\x04plan\x18\x01 \x01(\x0b\x32\x12.rapid.v1.Decision\"\xc6\x02\n\x08\x44\x65\x63ision\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x61t_s\x18\x02 \x01(\x01\x12\x0e\n\x06wall_s\x18\x03 \x01(\x01\x12\n\n\x02\x62y\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\'\n\x06inputs\x18\x06 \x03(\x0b\x32\x17.rapid.v1.DecisionInput\x12)\n\x07\x63hanges\x18\x07 \x03(\x0b\x32\x18.rapid.v1.DecisionChange\x12\x16\n\tpredicted\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04held\x18\t \x01(\x01H\x01\x88\x01\x01\x12\x11\n\thorizon_s\x18\n \x01(\x01\x12\'\n\ncandidates\x18\x0b \x03(\x0b\x32\x13.rapid.v1.Candidate\x12\x15\n\x08measured\x18\x0c \x01(\x01H\x02\x88\x01\x01\x42\x0c\n\n_predictedB\x07\n\x05_heldB\x0b\n\t_measured\"=\n\tCandidate\x12\r\n\x05words\x18\x01 \x01(\t\x12\x11\n\tpredicted\x18\x02 \x01(\x01\x12\x0e\n\x06\x63hosen\x18\x03 \x01(\x08\"H\n\rDecisionInput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x06number\x18\x02 \x01(\x01H\x00\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x42\x07\n\x05value\"@\n\x0e\x44\x65\x63isionChange\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x02 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\"\xa4\x03\n\x06Status\x12\x0c\n\x04\x61t_s\x18\x01 \x01(\x01\x12\x0e\n\x06wall_s\x18\x02 \x01(\x01\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x15\n\rcontroller_id\x18\x04 \x01(\t\x12\x0e\n\x06policy\x18\x05 \x01(\t\x12\x0e\n\x06paused\x18\x06 \x01(\x08\x12\'\n\x07\x64omains\x18\x07 \x03(\x0b\x32\x16.rapid.v1.DomainStatus\x12#\n\x05nodes\x18\x08 \x03(\x0b\x32\x14.rapid.v1.NodeStatus\x12+\n\tinstances\x18\t \x03(\x0b\x32\x18.rapid.v1.InstanceStatus\x12 \n\x03slo\x18\n \x01(\x0b\x32\x13.rapid.v1.SloStatus\x12\x12\n\nrole_moves\x18\x0b \x01(\x04\x12\x16\n\x0ewatts_moved_mw\x18\x0c \x01(\x04\x12)\n\rlast_decision\x18\r \x01(\x0b\x32\x12.rapid.v1.Decision\x12\x0e\n\x06scored\x18\x0e \x01(\x04\x12\x1d\n\x10prediction_error\x18\x0f \x01(\x01H\x00\x88\x01\x01\x42\x13\n\x11_prediction_error\"\xae\x01\n\x0c\x44omainStatus\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x11\n\tbudget_mw\x18\x03 \x01(\x04\x12\x13\n\x0breserved_mw\x18\x04 \x01(\x04\x12\x0f\n\x07held_mw\x18\x05 \x01(\x04\x12\x14\n\x07\x64raw_mw\x18\x06 \x01(\x04H\x00\x88\x01\x01\x12\x13\n\x0bover_budget\x18\x07 \x01(\x08\x12\x0e\n\x06\x61\x64vice\x18\x08 \x01(\tB\n\n\x08_draw_mw\"\xb7\x01\n\nNodeStatus\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\x12$\n\x06health\x18\x03 \x01(\x0e\x32\x14.rapid.v1.NodeHealth\x12\r\n\x05\x61ge_s\x18\x04 \x01(\x01\x12\x0f\n\x07problem\x18\x05 \x01(\t\x12!\n\x04gpus\x18\x06 \x03(\x0b\x32\x13.rapid.v1.GpuStatus\x12\"\n\x05watch\x18\x07 \x01(\x0b\x32\x13.rapid.v1.NodeWatch\"\xb6\x02\n\tGpuStatus\x12\x0b\n\x03gpu\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\x10\n\x08\x66loor_mw\x18\x03 \x01(\x04\x12\x12\n\nceiling_mw\x18\x04 \x01(\x04\x12\x13\n\x0b\x66\x61llback_mw\x18\x05 \x01(\x04\x12\x11\n\ttarget_mw\x18\x06 \x01(\x04\x12\x10\n\x08limit_mw\x18\x07 \x01(\x04\x12\x0f\n\x07held_mw\x18\x08 \x01(\x04\x12\x14\n\x07\x64raw_mw\x18\t \x01(\x04H\x00\x88\x01\x01\x12\x0f\n\x07managed\x18\n \x01(\x08\x12#\n\x06health\x18\x0b \x01(\x0e\x32\x13.rapid.v1.GpuHealth\x12\x0f\n\x07problem\x18\x0c \x01(\t\x12\x10\n\x08instance\x18\r \x01(\t\x12!\n\x05watch\x18\x0e \x01(\x0b\x32\x12.rapid.v1.GpuWatchB\n\n\x08_draw_mw\"\x9b\x02\n\x0eInstanceStatus\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x0c\n\x04gpus\x18\x04 \x03(\t\x12\x1c\n\x04role\x18\x05 \x01(\x0e\x32\x0e.rapid.v1.Role\x12\x1e\n\x05phase\x18\x06 \x01(\x0e\x32\x0f.rapid.v1.Phase\x12#\n\x0btarget_role\x18\x07 \x01(\x0e\x32\x0e.rapid.v1.Role\x12\x0e\n\x06pinned\x18\x08 \x01(\x08\x12\x0f\n\x07problem\x18\t \x01(\t\x12!\n\x04load\x18\n \x01(\x0b\x32\x13.rapid.v1.PhaseLoad\x12\x16\n\tcap_bound\x18\x0b \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_cap_bound\"\x8b\x02\n\tSloStatus\x12\x15\n\rttft_target_s\x18\x01 \x01(\x01\x12\x15\n\rtpot_target_s\x18\x02 \x01(\x01\x12\x1c\n\x0fttft_attainment\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x1c\n\x0ftpot_attainment\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x1a\n\rttft_window_s\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x1a\n\rtpot_window_s\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12\x10\n\x08\x66inished\x18\x07 \x01(\x04\x42\x12\n\x10_ttft_attainmentB\x12\n\x10_tpot_attainmentB\x10\n\x0e_ttft_window_sB\x10\n\x0e_tpot_window_s*\x93\x01\n\nNodeHealth\x12\x1b\n\x17NODE_HEALTH_UNSPECIFIED\x10\x00\x12\x1b\n\x17NODE_HEALTH_NEVER_HEARD\x10\x01\x12\x19\n\x15NODE_HEALTH_REPORTING\x10\x02\x12\x16\n\x12NODE_HEALTH_SILENT\x10\x03\x12\x18\n\x14NODE_HEALTH_RELEASED\x10\x04\x32\xe7\x04\n\x11\x43ontrollerService\x12\x44\n\tGetStatus\x12\x1a.rapid.v1.GetStatusRequest\x1a\x1b.rapid.v1.GetStatusResponse\x12:\n\x05Watch\x12\x16.rapid.v1.WatchRequest\x1a\x17.rapid.v1.WatchResponse0\x01\x12\x44\n\tSetBudget\x12\x1a.rapid.v1.SetBudgetRequest\x1a\x1b.rapid.v1.SetBudgetResponse\x12>\n\x07SetRole\x12\x18.rapid.v1.SetRoleRequest\x1a\x19.rapid.v1.SetRoleResponse\x12\x38\n\x05Pause\x12\x16.rapid.v1.PauseRequest\x1a\x17.rapid.v1.PauseResponse\x12;\n\x06Resume\x12\x17.rapid.v1.ResumeRequest\x1a\x18.rapid.v1.ResumeResponse\x12J\n\x0bReleaseNode\x12\x1c.rapid.v1.ReleaseNodeRequest\x1a\x1d.rapid.v1.ReleaseNodeResponse\x12P\n\rListDecisions\x12\x1e.rapid.v1.ListDecisionsRequest\x1a\x1f.rapid.v1.ListDecisionsResponse\x12\x35\n\x04Plan\x12\x15.rapid.v1.PlanRequest\x1a\x16.rapid.v1.PlanResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19rapid/v1/controller.proto\x12\x08rapid.v1\x1a\x13rapid/v1/node.proto\x1a\x14rapid/v1/types.proto\"\x12\n\x10GetStatusRequest\"f\n\x11GetStatusResponse\x12 \n\x06status\x18\x01 \x01(\x0b\x32\x10.rapid.v1.Status\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x06wall_s\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_wall_s\"\"\n\x0cWatchRequest\x12\x12\n\ninterval_s\x18\x01 \x01(\x01\"1\n\rWatchResponse\x12 \n\x06status\x18\x01 \x01(\x0b\x32\x10.rapid.v1.Status\"P\n\x10SetBudgetRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x11\n\tbudget_mw\x18\x02 \x01(\x04\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\x12\n\n\x02\x62y\x18\x04 \x01(\t\"!\n\x11SetBudgetResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\"Z\n\x0eSetRoleRequest\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x1c\n\x04role\x18\x02 \x01(\x0e\x32\x0e.rapid.v1.Role\x12\n\n\x02\x62y\x18\x03 \x01(\t\x12\x0c\n\x04park\x18\x04 \x01(\x08\"\x1f\n\x0fSetRoleResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\"\x1a\n\x0cPauseRequest\x12\n\n\x02\x62y\x18\x01 \x01(\t\"\x1d\n\rPauseResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\"\x1b\n\rResumeRequest\x12\n\n\x02\x62y\x18\x01 \x01(\t\"\x1e\n\x0eResumeResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\".\n\x12ReleaseNodeRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\n\n\x02\x62y\x18\x02 \x01(\t\"#\n\x13ReleaseNodeResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\"4\n\x14ListDecisionsRequest\x12\r\n\x05limit\x18\x01 \x01(\r\x12\r\n\x05\x61\x62out\x18\x02 \x01(\t\">\n\x15ListDecisionsResponse\x12%\n\tdecisions\x18\x01 \x03(\x0b\x32\x12.rapid.v1.Decision\"\r\n\x0bPlanRequest\"0\n\x0cPlanResponse\x12 \n\x04plan\x18\x01 \x01(\x0b\x32\x12.rapid.v1.Decision\"\xc6\x02\n\x08\x44\x65\x63ision\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x61t_s\x18\x02 \x01(\x01\x12\x0e\n\x06wall_s\x18\x03 \x01(\x01\x12\n\n\x02\x62y\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\'\n\x06inputs\x18\x06 \x03(\x0b\x32\x17.rapid.v1.DecisionInput\x12)\n\x07\x63hanges\x18\x07 \x03(\x0b\x32\x18.rapid.v1.DecisionChange\x12\x16\n\tpredicted\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04held\x18\t \x01(\x01H\x01\x88\x01\x01\x12\x11\n\thorizon_s\x18\n \x01(\x01\x12\'\n\ncandidates\x18\x0b \x03(\x0b\x32\x13.rapid.v1.Candidate\x12\x15\n\x08measured\x18\x0c \x01(\x01H\x02\x88\x01\x01\x42\x0c\n\n_predictedB\x07\n\x05_heldB\x0b\n\t_measured\"=\n\tCandidate\x12\r\n\x05words\x18\x01 \x01(\t\x12\x11\n\tpredicted\x18\x02 \x01(\x01\x12\x0e\n\x06\x63hosen\x18\x03 \x01(\x08\"H\n\rDecisionInput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x06number\x18\x02 \x01(\x01H\x00\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x42\x07\n\x05value\"@\n\x0e\x44\x65\x63isionChange\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x02 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\"\xa4\x03\n\x06Status\x12\x0c\n\x04\x61t_s\x18\x01 \x01(\x01\x12\x0e\n\x06wall_s\x18\x02 \x01(\x01\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x15\n\rcontroller_id\x18\x04 \x01(\t\x12\x0e\n\x06policy\x18\x05 \x01(\t\x12\x0e\n\x06paused\x18\x06 \x01(\x08\x12\'\n\x07\x64omains\x18\x07 \x03(\x0b\x32\x16.rapid.v1.DomainStatus\x12#\n\x05nodes\x18\x08 \x03(\x0b\x32\x14.rapid.v1.NodeStatus\x12+\n\tinstances\x18\t \x03(\x0b\x32\x18.rapid.v1.InstanceStatus\x12 \n\x03slo\x18\n \x01(\x0b\x32\x13.rapid.v1.SloStatus\x12\x12\n\nrole_moves\x18\x0b \x01(\x04\x12\x16\n\x0ewatts_moved_mw\x18\x0c \x01(\x04\x12)\n\rlast_decision\x18\r \x01(\x0b\x32\x12.rapid.v1.Decision\x12\x0e\n\x06scored\x18\x0e \x01(\x04\x12\x1d\n\x10prediction_error\x18\x0f \x01(\x01H\x00\x88\x01\x01\x42\x13\n\x11_prediction_error\"\xae\x01\n\x0c\x44omainStatus\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x11\n\tbudget_mw\x18\x03 \x01(\x04\x12\x13\n\x0breserved_mw\x18\x04 \x01(\x04\x12\x0f\n\x07held_mw\x18\x05 \x01(\x04\x12\x14\n\x07\x64raw_mw\x18\x06 \x01(\x04H\x00\x88\x01\x01\x12\x13\n\x0bover_budget\x18\x07 \x01(\x08\x12\x0e\n\x06\x61\x64vice\x18\x08 \x01(\tB\n\n\x08_draw_mw\"\xb7\x01\n\nNodeStatus\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\x12$\n\x06health\x18\x03 \x01(\x0e\x32\x14.rapid.v1.NodeHealth\x12\r\n\x05\x61ge_s\x18\x04 \x01(\x01\x12\x0f\n\x07problem\x18\x05 \x01(\t\x12!\n\x04gpus\x18\x06 \x03(\x0b\x32\x13.rapid.v1.GpuStatus\x12\"\n\x05watch\x18\x07 \x01(\x0b\x32\x13.rapid.v1.NodeWatch\"\xb6\x02\n\tGpuStatus\x12\x0b\n\x03gpu\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\x10\n\x08\x66loor_mw\x18\x03 \x01(\x04\x12\x12\n\nceiling_mw\x18\x04 \x01(\x04\x12\x13\n\x0b\x66\x61llback_mw\x18\x05 \x01(\x04\x12\x11\n\ttarget_mw\x18\x06 \x01(\x04\x12\x10\n\x08limit_mw\x18\x07 \x01(\x04\x12\x0f\n\x07held_mw\x18\x08 \x01(\x04\x12\x14\n\x07\x64raw_mw\x18\t \x01(\x04H\x00\x88\x01\x01\x12\x0f\n\x07managed\x18\n \x01(\x08\x12#\n\x06health\x18\x0b \x01(\x0e\x32\x13.rapid.v1.GpuHealth\x12\x0f\n\x07problem\x18\x0c \x01(\t\x12\x10\n\x08instance\x18\r \x01(\t\x12!\n\x05watch\x18\x0e \x01(\x0b\x32\x12.rapid.v1.GpuWatchB\n\n\x08_draw_mw\"\x9b\x02\n\x0eInstanceStatus\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x0c\n\x04gpus\x18\x04 \x03(\t\x12\x1c\n\x04role\x18\x05 \x01(\x0e\x32\x0e.rapid.v1.Role\x12\x1e\n\x05phase\x18\x06 \x01(\x0e\x32\x0f.rapid.v1.Phase\x12#\n\x0btarget_role\x18\x07 \x01(\x0e\x32\x0e.rapid.v1.Role\x12\x0e\n\x06pinned\x18\x08 \x01(\x08\x12\x0f\n\x07problem\x18\t \x01(\t\x12!\n\x04load\x18\n \x01(\x0b\x32\x13.rapid.v1.PhaseLoad\x12\x16\n\tcap_bound\x18\x0b \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_cap_bound\"\x8b\x02\n\tSloStatus\x12\x15\n\rttft_target_s\x18\x01 \x01(\x01\x12\x15\n\rtpot_target_s\x18\x02 \x01(\x01\x12\x1c\n\x0fttft_attainment\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x1c\n\x0ftpot_attainment\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x1a\n\rttft_window_s\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x1a\n\rtpot_window_s\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12\x10\n\x08\x66inished\x18\x07 \x01(\x04\x42\x12\n\x10_ttft_attainmentB\x12\n\x10_tpot_attainmentB\x10\n\x0e_ttft_window_sB\x10\n\x0e_tpot_window_s*\x93\x01\n\nNodeHealth\x12\x1b\n\x17NODE_HEALTH_UNSPECIFIED\x10\x00\x12\x1b\n\x17NODE_HEALTH_NEVER_HEARD\x10\x01\x12\x19\n\x15NODE_HEALTH_REPORTING\x10\x02\x12\x16\n\x12NODE_HEALTH_SILENT\x10\x03\x12\x18\n\x14NODE_HEALTH_RELEASED\x10\x04\x32\xe7\x04\n\x11\x43ontrollerService\x12\x44\n\tGetStatus\x12\x1a.rapid.v1.GetStatusRequest\x1a\x1b.rapid.v1.GetStatusResponse\x12:\n\x05Watch\x12\x16.rapid.v1.WatchRequest\x1a\x17.rapid.v1.WatchResponse0\x01\x12\x44\n\tSetBudget\x12\x1a.rapid.v1.SetBudgetRequest\x1a\x1b.rapid.v1.SetBudgetResponse\x12>\n\x07SetRole\x12\x18.rapid.v1.SetRoleRequest\x1a\x19.rapid.v1.SetRoleResponse\x12\x38\n\x05Pause\x12\x16.rapid.v1.PauseRequest\x1a\x17.rapid.v1.PauseResponse\x12;\n\x06Resume\x12\x17.rapid.v1.ResumeRequest\x1a\x18.rapid.v1.ResumeResponse\x12J\n\x0bReleaseNode\x12\x1c.rapid.v1.ReleaseNodeRequest\x1a\x1d.rapid.v1.ReleaseNodeResponse\x12P\n\rListDecisions\x12\x1e.rapid.v1.ListDecisionsRequest\x1a\x1f.rapid.v1.ListDecisionsResponse\x12\x35\n\x04Plan\x12\x15.rapid.v1.PlanRequest\x1a\x16.rapid.v1.PlanResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rapid.v1.controller_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_NODEHEALTH']._serialized_start=3097
-  _globals['_NODEHEALTH']._serialized_end=3244
+  _globals['_NODEHEALTH']._serialized_start=3111
+  _globals['_NODEHEALTH']._serialized_end=3258
   _globals['_GETSTATUSREQUEST']._serialized_start=82
   _globals['_GETSTATUSREQUEST']._serialized_end=100
   _globals['_GETSTATUSRESPONSE']._serialized_start=102
@@ -48,49 +48,49 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETBUDGETRESPONSE']._serialized_start=375
   _globals['_SETBUDGETRESPONSE']._serialized_end=408
   _globals['_SETROLEREQUEST']._serialized_start=410
-  _globals['_SETROLEREQUEST']._serialized_end=486
-  _globals['_SETROLERESPONSE']._serialized_start=488
-  _globals['_SETROLERESPONSE']._serialized_end=519
-  _globals['_PAUSEREQUEST']._serialized_start=521
-  _globals['_PAUSEREQUEST']._serialized_end=547
-  _globals['_PAUSERESPONSE']._serialized_start=549
-  _globals['_PAUSERESPONSE']._serialized_end=578
-  _globals['_RESUMEREQUEST']._serialized_start=580
-  _globals['_RESUMEREQUEST']._serialized_end=607
-  _globals['_RESUMERESPONSE']._serialized_start=609
-  _globals['_RESUMERESPONSE']._serialized_end=639
-  _globals['_RELEASENODEREQUEST']._serialized_start=641
-  _globals['_RELEASENODEREQUEST']._serialized_end=687
-  _globals['_RELEASENODERESPONSE']._serialized_start=689
-  _globals['_RELEASENODERESPONSE']._serialized_end=724
-  _globals['_LISTDECISIONSREQUEST']._serialized_start=726
-  _globals['_LISTDECISIONSREQUEST']._serialized_end=778
-  _globals['_LISTDECISIONSRESPONSE']._serialized_start=780
-  _globals['_LISTDECISIONSRESPONSE']._serialized_end=842
-  _globals['_PLANREQUEST']._serialized_start=844
-  _globals['_PLANREQUEST']._serialized_end=857
-  _globals['_PLANRESPONSE']._serialized_start=859
-  _globals['_PLANRESPONSE']._serialized_end=907
-  _globals['_DECISION']._serialized_start=910
-  _globals['_DECISION']._serialized_end=1236
-  _globals['_CANDIDATE']._serialized_start=1238
-  _globals['_CANDIDATE']._serialized_end=1299
-  _globals['_DECISIONINPUT']._serialized_start=1301
-  _globals['_DECISIONINPUT']._serialized_end=1373
-  _globals['_DECISIONCHANGE']._serialized_start=1375
-  _globals['_DECISIONCHANGE']._serialized_end=1439
-  _globals['_STATUS']._serialized_start=1442
-  _globals['_STATUS']._serialized_end=1862
-  _globals['_DOMAINSTATUS']._serialized_start=1865
-  _globals['_DOMAINSTATUS']._serialized_end=2039
-  _globals['_NODESTATUS']._serialized_start=2042
-  _globals['_NODESTATUS']._serialized_end=2225
-  _globals['_GPUSTATUS']._serialized_start=2228
-  _globals['_GPUSTATUS']._serialized_end=2538
-  _globals['_INSTANCESTATUS']._serialized_start=2541
-  _globals['_INSTANCESTATUS']._serialized_end=2824
-  _globals['_SLOSTATUS']._serialized_start=2827
-  _globals['_SLOSTATUS']._serialized_end=3094
-  _globals['_CONTROLLERSERVICE']._serialized_start=3247
-  _globals['_CONTROLLERSERVICE']._serialized_end=3862
+  _globals['_SETROLEREQUEST']._serialized_end=500
+  _globals['_SETROLERESPONSE']._serialized_start=502
+  _globals['_SETROLERESPONSE']._serialized_end=533
+  _globals['_PAUSEREQUEST']._serialized_start=535
+  _globals['_PAUSEREQUEST']._serialized_end=561
+  _globals['_PAUSERESPONSE']._serialized_start=563
+  _globals['_PAUSERESPONSE']._serialized_end=592
+  _globals['_RESUMEREQUEST']._serialized_start=594
+  _globals['_RESUMEREQUEST']._serialized_end=621
+  _globals['_RESUMERESPONSE']._serialized_start=623
+  _globals['_RESUMERESPONSE']._serialized_end=653
+  _globals['_RELEASENODEREQUEST']._serialized_start=655
+  _globals['_RELEASENODEREQUEST']._serialized_end=701
+  _globals['_RELEASENODERESPONSE']._serialized_start=703
+  _globals['_RELEASENODERESPONSE']._serialized_end=738
+  _globals['_LISTDECISIONSREQUEST']._serialized_start=740
+  _globals['_LISTDECISIONSREQUEST']._serialized_end=792
+  _globals['_LISTDECISIONSRESPONSE']._serialized_start=794
+  _globals['_LISTDECISIONSRESPONSE']._serialized_end=856
+  _globals['_PLANREQUEST']._serialized_start=858
+  _globals['_PLANREQUEST']._serialized_end=871
+  _globals['_PLANRESPONSE']._serialized_start=873
+  _globals['_PLANRESPONSE']._serialized_end=921
+  _globals['_DECISION']._serialized_start=924
+  _globals['_DECISION']._serialized_end=1250
+  _globals['_CANDIDATE']._serialized_start=1252
+  _globals['_CANDIDATE']._serialized_end=1313
+  _globals['_DECISIONINPUT']._serialized_start=1315
+  _globals['_DECISIONINPUT']._serialized_end=1387
+  _globals['_DECISIONCHANGE']._serialized_start=1389
+  _globals['_DECISIONCHANGE']._serialized_end=1453
+  _globals['_STATUS']._serialized_start=1456
+  _globals['_STATUS']._serialized_end=1876
+  _globals['_DOMAINSTATUS']._serialized_start=1879
+  _globals['_DOMAINSTATUS']._serialized_end=2053
+  _globals['_NODESTATUS']._serialized_start=2056
+  _globals['_NODESTATUS']._serialized_end=2239
+  _globals['_GPUSTATUS']._serialized_start=2242
+  _globals['_GPUSTATUS']._serialized_end=2552
+  _globals['_INSTANCESTATUS']._serialized_start=2555
+  _globals['_INSTANCESTATUS']._serialized_end=2838
+  _globals['_SLOSTATUS']._serialized_start=2841
+  _globals['_SLOSTATUS']._serialized_end=3108
+  _globals['_CONTROLLERSERVICE']._serialized_start=3261
+  _globals['_CONTROLLERSERVICE']._serialized_end=3876
 # @@protoc_insertion_point(module_scope)

@@ -67,14 +67,16 @@ class SetBudgetResponse(_message.Message):
     def __init__(self, text: _Optional[str] = ...) -> None: ...
 
 class SetRoleRequest(_message.Message):
-    __slots__ = ("instance", "role", "by")
+    __slots__ = ("instance", "role", "by", "park")
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     BY_FIELD_NUMBER: _ClassVar[int]
+    PARK_FIELD_NUMBER: _ClassVar[int]
     instance: str
     role: _types_pb2.Role
     by: str
-    def __init__(self, instance: _Optional[str] = ..., role: _Optional[_Union[_types_pb2.Role, str]] = ..., by: _Optional[str] = ...) -> None: ...
+    park: bool
+    def __init__(self, instance: _Optional[str] = ..., role: _Optional[_Union[_types_pb2.Role, str]] = ..., by: _Optional[str] = ..., park: _Optional[bool] = ...) -> None: ...
 
 class SetRoleResponse(_message.Message):
     __slots__ = ("text",)

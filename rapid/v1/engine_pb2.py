@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from rapid.v1 import types_pb2 as rapid_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15rapid/v1/engine.proto\x12\x08rapid.v1\x1a\x14rapid/v1/types.proto\"\xb7\x01\n\rAttachRequest\x12&\n\x05hello\x18\x01 \x01(\x0b\x32\x15.rapid.v1.EngineHelloH\x00\x12*\n\x08progress\x18\x02 \x01(\x0b\x32\x16.rapid.v1.RoleProgressH\x00\x12$\n\x04load\x18\x03 \x01(\x0b\x32\x14.rapid.v1.EngineLoadH\x00\x12$\n\x07goodbye\x18\x04 \x01(\x0b\x32\x11.rapid.v1.GoodbyeH\x00\x42\x06\n\x04\x62ody\"\x8c\x01\n\x0e\x41ttachResponse\x12$\n\x07welcome\x18\x01 \x01(\x0b\x32\x11.rapid.v1.WelcomeH\x00\x12$\n\x05order\x18\x02 \x01(\x0b\x32\x13.rapid.v1.RoleOrderH\x00\x12&\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x14.rapid.v1.RoleCancelH\x00\x42\x06\n\x04\x62ody\"\x84\x02\n\x0b\x45ngineHello\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x0c\n\x04gpus\x18\x04 \x03(\t\x12\x1c\n\x04role\x18\x05 \x01(\x0e\x32\x0e.rapid.v1.Role\x12\x1d\n\x05roles\x18\x06 \x03(\x0e\x32\x0e.rapid.v1.Role\x12\x1e\n\x05phase\x18\x07 \x01(\x0e\x32\x0f.rapid.v1.Phase\x12\x1c\n\x04mark\x18\x08 \x01(\x0b\x32\x0e.rapid.v1.Mark\x12\x15\n\rengine_time_s\x18\t \x01(\x01\x12\x10\n\x08switch_s\x18\n \x01(\x01\x12\x0e\n\x06\x65ngine\x18\x0b \x01(\t\"1\n\x07Welcome\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x17\n\x0fload_interval_s\x18\x02 \x01(\x01\"\x82\x01\n\tRoleOrder\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\x1c\n\x04mark\x18\x02 \x01(\x0b\x32\x0e.rapid.v1.Mark\x12\x1c\n\x04role\x18\x03 \x01(\x0e\x32\x0e.rapid.v1.Role\x12\x0f\n\x07\x64rain_s\x18\x04 \x01(\x01\x12\x13\n\x0bnot_after_s\x18\x05 \x01(\x01\"?\n\nRoleCancel\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\x1c\n\x04mark\x18\x02 \x01(\x0b\x32\x0e.rapid.v1.Mark\"\x90\x01\n\x0cRoleProgress\x12\x1c\n\x04mark\x18\x01 \x01(\x0b\x32\x0e.rapid.v1.Mark\x12\x1e\n\x05phase\x18\x02 \x01(\x0e\x32\x0f.rapid.v1.Phase\x12\x1c\n\x04role\x18\x03 \x01(\x0e\x32\x0e.rapid.v1.Role\x12\x15\n\rrequests_left\x18\x04 \x01(\r\x12\r\n\x05\x65rror\x18\x05 \x01(\t\"F\n\nEngineLoad\x12\x15\n\rengine_time_s\x18\x01 \x01(\x01\x12!\n\x04load\x18\x02 \x01(\x0b\x32\x13.rapid.v1.PhaseLoad\"\x19\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t2P\n\rEngineControl\x12?\n\x06\x41ttach\x12\x17.rapid.v1.AttachRequest\x1a\x18.rapid.v1.AttachResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15rapid/v1/engine.proto\x12\x08rapid.v1\x1a\x14rapid/v1/types.proto\"\xb7\x01\n\rAttachRequest\x12&\n\x05hello\x18\x01 \x01(\x0b\x32\x15.rapid.v1.EngineHelloH\x00\x12*\n\x08progress\x18\x02 \x01(\x0b\x32\x16.rapid.v1.RoleProgressH\x00\x12$\n\x04load\x18\x03 \x01(\x0b\x32\x14.rapid.v1.EngineLoadH\x00\x12$\n\x07goodbye\x18\x04 \x01(\x0b\x32\x11.rapid.v1.GoodbyeH\x00\x42\x06\n\x04\x62ody\"\x8c\x01\n\x0e\x41ttachResponse\x12$\n\x07welcome\x18\x01 \x01(\x0b\x32\x11.rapid.v1.WelcomeH\x00\x12$\n\x05order\x18\x02 \x01(\x0b\x32\x13.rapid.v1.RoleOrderH\x00\x12&\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x14.rapid.v1.RoleCancelH\x00\x42\x06\n\x04\x62ody\"\xeb\x02\n\x0b\x45ngineHello\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x0c\n\x04gpus\x18\x04 \x03(\t\x12\x1c\n\x04role\x18\x05 \x01(\x0e\x32\x0e.rapid.v1.Role\x12\x1d\n\x05roles\x18\x06 \x03(\x0e\x32\x0e.rapid.v1.Role\x12\x1e\n\x05phase\x18\x07 \x01(\x0e\x32\x0f.rapid.v1.Phase\x12\x1c\n\x04mark\x18\x08 \x01(\x0b\x32\x0e.rapid.v1.Mark\x12\x15\n\rengine_time_s\x18\t \x01(\x01\x12\x10\n\x08switch_s\x18\n \x01(\x01\x12\x0e\n\x06\x65ngine\x18\x0b \x01(\t\x12!\n\tfrom_role\x18\x0c \x01(\x0e\x32\x0e.rapid.v1.Role\x12\x1f\n\x07to_role\x18\r \x01(\x0e\x32\x0e.rapid.v1.Role\x12\r\n\x05parks\x18\x0e \x01(\x08\x12\x12\n\nreads_role\x18\x0f \x01(\x08\"1\n\x07Welcome\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x17\n\x0fload_interval_s\x18\x02 \x01(\x01\"\xa1\x01\n\tRoleOrder\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\x1c\n\x04mark\x18\x02 \x01(\x0b\x32\x0e.rapid.v1.Mark\x12\x1c\n\x04role\x18\x03 \x01(\x0e\x32\x0e.rapid.v1.Role\x12\x0f\n\x07\x64rain_s\x18\x04 \x01(\x01\x12\x13\n\x0bnot_after_s\x18\x05 \x01(\x01\x12\x0f\n\x07quiet_s\x18\x06 \x01(\x01\x12\x0c\n\x04park\x18\x07 \x01(\x08\"?\n\nRoleCancel\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\x1c\n\x04mark\x18\x02 \x01(\x0b\x32\x0e.rapid.v1.Mark\"\x90\x01\n\x0cRoleProgress\x12\x1c\n\x04mark\x18\x01 \x01(\x0b\x32\x0e.rapid.v1.Mark\x12\x1e\n\x05phase\x18\x02 \x01(\x0e\x32\x0f.rapid.v1.Phase\x12\x1c\n\x04role\x18\x03 \x01(\x0e\x32\x0e.rapid.v1.Role\x12\x15\n\rrequests_left\x18\x04 \x01(\r\x12\r\n\x05\x65rror\x18\x05 \x01(\t\"F\n\nEngineLoad\x12\x15\n\rengine_time_s\x18\x01 \x01(\x01\x12!\n\x04load\x18\x02 \x01(\x0b\x32\x13.rapid.v1.PhaseLoad\"\x19\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t2P\n\rEngineControl\x12?\n\x06\x41ttach\x12\x17.rapid.v1.AttachRequest\x1a\x18.rapid.v1.AttachResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,19 +37,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ATTACHRESPONSE']._serialized_start=244
   _globals['_ATTACHRESPONSE']._serialized_end=384
   _globals['_ENGINEHELLO']._serialized_start=387
-  _globals['_ENGINEHELLO']._serialized_end=647
-  _globals['_WELCOME']._serialized_start=649
-  _globals['_WELCOME']._serialized_end=698
-  _globals['_ROLEORDER']._serialized_start=701
-  _globals['_ROLEORDER']._serialized_end=831
-  _globals['_ROLECANCEL']._serialized_start=833
-  _globals['_ROLECANCEL']._serialized_end=896
-  _globals['_ROLEPROGRESS']._serialized_start=899
-  _globals['_ROLEPROGRESS']._serialized_end=1043
-  _globals['_ENGINELOAD']._serialized_start=1045
-  _globals['_ENGINELOAD']._serialized_end=1115
-  _globals['_GOODBYE']._serialized_start=1117
-  _globals['_GOODBYE']._serialized_end=1142
-  _globals['_ENGINECONTROL']._serialized_start=1144
-  _globals['_ENGINECONTROL']._serialized_end=1224
+  _globals['_ENGINEHELLO']._serialized_end=750
+  _globals['_WELCOME']._serialized_start=752
+  _globals['_WELCOME']._serialized_end=801
+  _globals['_ROLEORDER']._serialized_start=804
+  _globals['_ROLEORDER']._serialized_end=965
+  _globals['_ROLECANCEL']._serialized_start=967
+  _globals['_ROLECANCEL']._serialized_end=1030
+  _globals['_ROLEPROGRESS']._serialized_start=1033
+  _globals['_ROLEPROGRESS']._serialized_end=1177
+  _globals['_ENGINELOAD']._serialized_start=1179
+  _globals['_ENGINELOAD']._serialized_end=1249
+  _globals['_GOODBYE']._serialized_start=1251
+  _globals['_GOODBYE']._serialized_end=1276
+  _globals['_ENGINECONTROL']._serialized_start=1278
+  _globals['_ENGINECONTROL']._serialized_end=1358
 # @@protoc_insertion_point(module_scope)

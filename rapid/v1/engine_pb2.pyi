@@ -30,7 +30,7 @@ class AttachResponse(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., order: _Optional[_Union[RoleOrder, _Mapping]] = ..., cancel: _Optional[_Union[RoleCancel, _Mapping]] = ...) -> None: ...
 
 class EngineHello(_message.Message):
-    __slots__ = ("instance", "incarnation", "node", "gpus", "role", "roles", "phase", "mark", "engine_time_s", "switch_s", "engine")
+    __slots__ = ("instance", "incarnation", "node", "gpus", "role", "roles", "phase", "mark", "engine_time_s", "switch_s", "engine", "from_role", "to_role", "parks", "reads_role")
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
@@ -42,6 +42,10 @@ class EngineHello(_message.Message):
     ENGINE_TIME_S_FIELD_NUMBER: _ClassVar[int]
     SWITCH_S_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
+    FROM_ROLE_FIELD_NUMBER: _ClassVar[int]
+    TO_ROLE_FIELD_NUMBER: _ClassVar[int]
+    PARKS_FIELD_NUMBER: _ClassVar[int]
+    READS_ROLE_FIELD_NUMBER: _ClassVar[int]
     instance: str
     incarnation: str
     node: str
@@ -53,7 +57,11 @@ class EngineHello(_message.Message):
     engine_time_s: float
     switch_s: float
     engine: str
-    def __init__(self, instance: _Optional[str] = ..., incarnation: _Optional[str] = ..., node: _Optional[str] = ..., gpus: _Optional[_Iterable[str]] = ..., role: _Optional[_Union[_types_pb2.Role, str]] = ..., roles: _Optional[_Iterable[_Union[_types_pb2.Role, str]]] = ..., phase: _Optional[_Union[_types_pb2.Phase, str]] = ..., mark: _Optional[_Union[_types_pb2.Mark, _Mapping]] = ..., engine_time_s: _Optional[float] = ..., switch_s: _Optional[float] = ..., engine: _Optional[str] = ...) -> None: ...
+    from_role: _types_pb2.Role
+    to_role: _types_pb2.Role
+    parks: bool
+    reads_role: bool
+    def __init__(self, instance: _Optional[str] = ..., incarnation: _Optional[str] = ..., node: _Optional[str] = ..., gpus: _Optional[_Iterable[str]] = ..., role: _Optional[_Union[_types_pb2.Role, str]] = ..., roles: _Optional[_Iterable[_Union[_types_pb2.Role, str]]] = ..., phase: _Optional[_Union[_types_pb2.Phase, str]] = ..., mark: _Optional[_Union[_types_pb2.Mark, _Mapping]] = ..., engine_time_s: _Optional[float] = ..., switch_s: _Optional[float] = ..., engine: _Optional[str] = ..., from_role: _Optional[_Union[_types_pb2.Role, str]] = ..., to_role: _Optional[_Union[_types_pb2.Role, str]] = ..., parks: _Optional[bool] = ..., reads_role: _Optional[bool] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("epoch", "load_interval_s")
@@ -64,18 +72,22 @@ class Welcome(_message.Message):
     def __init__(self, epoch: _Optional[int] = ..., load_interval_s: _Optional[float] = ...) -> None: ...
 
 class RoleOrder(_message.Message):
-    __slots__ = ("incarnation", "mark", "role", "drain_s", "not_after_s")
+    __slots__ = ("incarnation", "mark", "role", "drain_s", "not_after_s", "quiet_s", "park")
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     MARK_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     DRAIN_S_FIELD_NUMBER: _ClassVar[int]
     NOT_AFTER_S_FIELD_NUMBER: _ClassVar[int]
+    QUIET_S_FIELD_NUMBER: _ClassVar[int]
+    PARK_FIELD_NUMBER: _ClassVar[int]
     incarnation: str
     mark: _types_pb2.Mark
     role: _types_pb2.Role
     drain_s: float
     not_after_s: float
-    def __init__(self, incarnation: _Optional[str] = ..., mark: _Optional[_Union[_types_pb2.Mark, _Mapping]] = ..., role: _Optional[_Union[_types_pb2.Role, str]] = ..., drain_s: _Optional[float] = ..., not_after_s: _Optional[float] = ...) -> None: ...
+    quiet_s: float
+    park: bool
+    def __init__(self, incarnation: _Optional[str] = ..., mark: _Optional[_Union[_types_pb2.Mark, _Mapping]] = ..., role: _Optional[_Union[_types_pb2.Role, str]] = ..., drain_s: _Optional[float] = ..., not_after_s: _Optional[float] = ..., quiet_s: _Optional[float] = ..., park: _Optional[bool] = ...) -> None: ...
 
 class RoleCancel(_message.Message):
     __slots__ = ("incarnation", "mark")

@@ -46,7 +46,22 @@ class EngineControlServicer:
 
     def Attach(self, request_iterator, context):
         """One long-lived stream per instance: hello, loads and progress up; role orders down. The first request is a hello;
-        the first response a welcome. An engine that loses the stream keeps its role and goes on serving.
+        the first response a welcome. An engine that loses the stream keeps its role, goes on serving, and goes on with a
+        change that is under way; it attaches again with a backoff, and says in its hello and a progress where it stands.
+
+        A change of role is four steps of the engine: take no new request, finish the old ones, switch, take requests in the
+        new role. The switch is the point of no return: before it every order can be undone, after it none.
+
+        order            drained            switched           open
+        SERVING -----------> DRAINING ------> SWITCHING ---------> WARMING ------> SERVING in the new role
+
+        DRAINING      -> ROLLING_BACK -> SERVING in the old role, on a cancel, or when the drain takes too long
+        DRAINING      -> PARKED, when the order was to park
+        SWITCHING     -> ROLLING_BACK, when the engine has refused to switch and is as it was
+        SWITCHING     -> UNCERTAIN, when nobody knows whether it has switched. It takes no requests, is never told to
+        switch again, and goes on to WARMING or ROLLING_BACK when it has read its role
+        past DRAINING -> FAILED, when it can serve neither role until it is started anew
+        PARKED        -> WARMING or SWITCHING, on an order for a role; what does not work out leads back to PARKED
 
         | code                | when                                                    | what the caller does next          |
         | INVALID_ARGUMENT    | the first request is no hello, or a field is missing    | fix the caller                     |

@@ -33,7 +33,22 @@ class EngineControlStub:
     def __new__(cls, channel: _aio.Channel) -> EngineControlAsyncStub: ...
     Attach: _grpc.StreamStreamMultiCallable[_engine_pb2.AttachRequest, _engine_pb2.AttachResponse]
     """One long-lived stream per instance: hello, loads and progress up; role orders down. The first request is a hello;
-    the first response a welcome. An engine that loses the stream keeps its role and goes on serving.
+    the first response a welcome. An engine that loses the stream keeps its role, goes on serving, and goes on with a
+    change that is under way; it attaches again with a backoff, and says in its hello and a progress where it stands.
+
+    A change of role is four steps of the engine: take no new request, finish the old ones, switch, take requests in the
+    new role. The switch is the point of no return: before it every order can be undone, after it none.
+
+                   order            drained            switched           open
+      SERVING -----------> DRAINING ------> SWITCHING ---------> WARMING ------> SERVING in the new role
+
+      DRAINING      -> ROLLING_BACK -> SERVING in the old role, on a cancel, or when the drain takes too long
+      DRAINING      -> PARKED, when the order was to park
+      SWITCHING     -> ROLLING_BACK, when the engine has refused to switch and is as it was
+      SWITCHING     -> UNCERTAIN, when nobody knows whether it has switched. It takes no requests, is never told to
+                       switch again, and goes on to WARMING or ROLLING_BACK when it has read its role
+      past DRAINING -> FAILED, when it can serve neither role until it is started anew
+      PARKED        -> WARMING or SWITCHING, on an order for a role; what does not work out leads back to PARKED
 
     | code                | when                                                    | what the caller does next          |
     | INVALID_ARGUMENT    | the first request is no hello, or a field is missing    | fix the caller                     |
@@ -48,7 +63,22 @@ class EngineControlAsyncStub(EngineControlStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Attach: _aio.StreamStreamMultiCallable[_engine_pb2.AttachRequest, _engine_pb2.AttachResponse]  # type: ignore[assignment]
     """One long-lived stream per instance: hello, loads and progress up; role orders down. The first request is a hello;
-    the first response a welcome. An engine that loses the stream keeps its role and goes on serving.
+    the first response a welcome. An engine that loses the stream keeps its role, goes on serving, and goes on with a
+    change that is under way; it attaches again with a backoff, and says in its hello and a progress where it stands.
+
+    A change of role is four steps of the engine: take no new request, finish the old ones, switch, take requests in the
+    new role. The switch is the point of no return: before it every order can be undone, after it none.
+
+                   order            drained            switched           open
+      SERVING -----------> DRAINING ------> SWITCHING ---------> WARMING ------> SERVING in the new role
+
+      DRAINING      -> ROLLING_BACK -> SERVING in the old role, on a cancel, or when the drain takes too long
+      DRAINING      -> PARKED, when the order was to park
+      SWITCHING     -> ROLLING_BACK, when the engine has refused to switch and is as it was
+      SWITCHING     -> UNCERTAIN, when nobody knows whether it has switched. It takes no requests, is never told to
+                       switch again, and goes on to WARMING or ROLLING_BACK when it has read its role
+      past DRAINING -> FAILED, when it can serve neither role until it is started anew
+      PARKED        -> WARMING or SWITCHING, on an order for a role; what does not work out leads back to PARKED
 
     | code                | when                                                    | what the caller does next          |
     | INVALID_ARGUMENT    | the first request is no hello, or a field is missing    | fix the caller                     |
@@ -66,7 +96,22 @@ class EngineControlServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_engine_pb2.AttachResponse], _abc.AsyncIterator[_engine_pb2.AttachResponse]]:
         """One long-lived stream per instance: hello, loads and progress up; role orders down. The first request is a hello;
-        the first response a welcome. An engine that loses the stream keeps its role and goes on serving.
+        the first response a welcome. An engine that loses the stream keeps its role, goes on serving, and goes on with a
+        change that is under way; it attaches again with a backoff, and says in its hello and a progress where it stands.
+
+        A change of role is four steps of the engine: take no new request, finish the old ones, switch, take requests in the
+        new role. The switch is the point of no return: before it every order can be undone, after it none.
+
+                       order            drained            switched           open
+          SERVING -----------> DRAINING ------> SWITCHING ---------> WARMING ------> SERVING in the new role
+
+          DRAINING      -> ROLLING_BACK -> SERVING in the old role, on a cancel, or when the drain takes too long
+          DRAINING      -> PARKED, when the order was to park
+          SWITCHING     -> ROLLING_BACK, when the engine has refused to switch and is as it was
+          SWITCHING     -> UNCERTAIN, when nobody knows whether it has switched. It takes no requests, is never told to
+                           switch again, and goes on to WARMING or ROLLING_BACK when it has read its role
+          past DRAINING -> FAILED, when it can serve neither role until it is started anew
+          PARKED        -> WARMING or SWITCHING, on an order for a role; what does not work out leads back to PARKED
 
         | code                | when                                                    | what the caller does next          |
         | INVALID_ARGUMENT    | the first request is no hello, or a field is missing    | fix the caller                     |

@@ -24,6 +24,8 @@ class Phase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PHASE_ROLLING_BACK: _ClassVar[Phase]
     PHASE_FAILED: _ClassVar[Phase]
     PHASE_GONE: _ClassVar[Phase]
+    PHASE_PARKED: _ClassVar[Phase]
+    PHASE_UNCERTAIN: _ClassVar[Phase]
 ROLE_UNSPECIFIED: Role
 ROLE_PREFILL: Role
 ROLE_DECODE: Role
@@ -36,6 +38,8 @@ PHASE_WARMING: Phase
 PHASE_ROLLING_BACK: Phase
 PHASE_FAILED: Phase
 PHASE_GONE: Phase
+PHASE_PARKED: Phase
+PHASE_UNCERTAIN: Phase
 
 class Histogram(_message.Message):
     __slots__ = ("bounds_s", "counts")

@@ -22,6 +22,8 @@ ENGINE_PHASES: Mapping[types_pb2.Phase, Phase] = {
     types_pb2.PHASE_WARMING: Phase.WARMING,
     types_pb2.PHASE_ROLLING_BACK: Phase.ROLLING_BACK,
     types_pb2.PHASE_FAILED: Phase.FAILED,
+    types_pb2.PHASE_PARKED: Phase.PARKED,
+    types_pb2.PHASE_UNCERTAIN: Phase.UNCERTAIN,
 }
 PHASES: Mapping[types_pb2.Phase, Phase] = {**ENGINE_PHASES, types_pb2.PHASE_GONE: Phase.GONE}
 
@@ -29,6 +31,11 @@ ROLE_VALUES = {role: value for value, role in ROLES.items()}
 PHASE_VALUES = {phase: value for value, phase in PHASES.items()}
 
 _NOTHING_MEASURED = Histogram()
+
+
+def encode_role(role: Role | None) -> types_pb2.Role:
+    """An OPTIONAL role."""
+    return types_pb2.ROLE_UNSPECIFIED if role is None else ROLE_VALUES[role]
 
 
 def encode_mark(mark: Mark) -> types_pb2.Mark:

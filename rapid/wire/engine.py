@@ -16,6 +16,7 @@ from rapid.wire.common import (
     decode_mark,
     encode_load,
     encode_mark,
+    encode_role,
 )
 
 
@@ -63,6 +64,10 @@ def encode_hello(hello: EngineHello) -> engine_pb2.AttachRequest:
             engine_time_s=hello.engine_time_s,
             switch_s=hello.switch_s,
             engine=fields.line(hello.engine),
+            from_role=encode_role(hello.from_role),
+            to_role=encode_role(hello.to_role),
+            parks=hello.parks,
+            reads_role=hello.reads_role,
         )
     )
 
@@ -134,6 +139,10 @@ def _hello(message: engine_pb2.EngineHello) -> EngineHello:
         engine_time_s=fields.seconds(message.engine_time_s, "engine_time_s"),
         switch_s=fields.seconds(message.switch_s, "switch_s"),
         engine=fields.text(message.engine, "engine"),
+        from_role=fields.choice(message.from_role, "from_role", ROLES) if message.from_role else None,
+        to_role=fields.choice(message.to_role, "to_role", ROLES) if message.to_role else None,
+        parks=message.parks,
+        reads_role=message.reads_role,
     )
 
 
@@ -183,6 +192,8 @@ def encode_order(order: OrderRole) -> engine_pb2.AttachResponse:
             role=ROLE_VALUES[order.role],
             drain_s=order.drain_s,
             not_after_s=order.not_after_s,
+            quiet_s=order.quiet_s,
+            park=order.park,
         )
     )
 
@@ -223,6 +234,8 @@ def _order(message: engine_pb2.RoleOrder, instance: str) -> OrderRole:
         role=fields.choice(message.role, "role", ROLES),
         drain_s=fields.seconds(message.drain_s, "drain_s"),
         not_after_s=fields.seconds(message.not_after_s, "not_after_s"),
+        quiet_s=fields.seconds(message.quiet_s, "quiet_s"),
+        park=message.park,
     )
 
 

@@ -1,11 +1,11 @@
 """ControllerService: what an operator asks, as events for the core, and the decisions that explain the answers."""
 
-from rapid.core.cluster import Candidate, Decision, Role
+from rapid.core.cluster import Candidate, Decision
 from rapid.core.errors import WireInvalid
 from rapid.core.events import BudgetAsked, PauseAsked, ReleaseAsked, RoleAsked
-from rapid.v1 import controller_pb2, types_pb2
+from rapid.v1 import controller_pb2
 from rapid.wire import fields
-from rapid.wire.common import ROLE_VALUES, ROLES
+from rapid.wire.common import ROLES
 
 WATCH_INTERVAL_S = (0.1, 60.0)  # the least and the greatest interval between pictures
 WATCH_DEFAULT_S = 1.0
@@ -28,11 +28,6 @@ def decode_set_budget(message: controller_pb2.SetBudgetRequest, *, at_s: float, 
     )
 
 
-def encode_role(role: Role | None) -> types_pb2.Role:
-    """For SetRoleRequest, where no role takes the pin away."""
-    return types_pb2.ROLE_UNSPECIFIED if role is None else ROLE_VALUES[role]
-
-
 def decode_set_role(message: controller_pb2.SetRoleRequest, *, at_s: float, request: str) -> RoleAsked:
     """Raises WireInvalid."""
     return RoleAsked(
@@ -41,6 +36,7 @@ def decode_set_role(message: controller_pb2.SetRoleRequest, *, at_s: float, requ
         instance=fields.name(message.instance, "instance"),
         role=fields.choice(message.role, "role", ROLES) if message.role else None,
         by=_by(message.by),
+        park=message.park,
     )
 
 

@@ -8,7 +8,7 @@ from rapidctl.commands._words import ago, gpu_label
 
 def troubles(status: Status) -> list[str]:
     """One line per red thing, worst scope first: domain over budget, node silent, or drawing more than it may, GPU not
-    obeying, instance failed.
+    obeying, instance failed or of an uncertain role.
 
     The GPUs of a node that does not report are not named one by one: nothing is known of them but that.
     """
@@ -34,7 +34,7 @@ def is_red_gpu(gpu: GpuStatus) -> bool:
 
 def is_red_instance(instance: InstanceStatus) -> bool:
     """An instance that needs a person. One that is gone has left, which is no fault by itself."""
-    return instance.phase is Phase.FAILED
+    return instance.phase in (Phase.FAILED, Phase.UNCERTAIN)
 
 
 def _domain_trouble(domain: DomainStatus) -> str:
@@ -56,7 +56,7 @@ def _gpu_trouble(node: str, gpu: GpuStatus) -> str:
 
 
 def _instance_trouble(instance: InstanceStatus) -> str:
-    return _with(f"instance {instance.instance}: failed", instance.problem)
+    return _with(f"instance {instance.instance}: {instance.phase.value}", instance.problem)
 
 
 def _with(what: str, why: str) -> str:

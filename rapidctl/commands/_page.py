@@ -237,11 +237,11 @@ def _instance_state(instance: InstanceStatus) -> Cell:
     why = f": {instance.problem}" if instance.problem else ""
     pinned = ", pinned" if instance.pinned else ""
     if is_red_instance(instance):
-        return Cell(f"failed{why}", Tone.BAD)
+        return Cell(f"{instance.phase.value}{why}", Tone.BAD)
     if instance.phase is Phase.SERVING:
         return Cell(f"serving{pinned}{why}", Tone.WARN if why else Tone.GOOD)
-    if instance.phase is Phase.GONE:
-        return Cell(f"gone{why}", Tone.WARN)
+    if instance.phase in (Phase.GONE, Phase.PARKED):
+        return Cell(f"{instance.phase.value}{why}", Tone.WARN)
     return Cell(f"{instance.phase.value} for {instance.target_role.value}{pinned}{why}", Tone.WARN)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from rapid.core.books import LedgerSnapshot
 from rapid.core.cluster import Decision, Mark
-from rapid.core.commands import Announce, Scored
+from rapid.core.commands import Announce, Command, Scored
 from rapid.core.events import ControlSnapshot
 from rapid.core.settings import Settings
 from rapidctl.controller import codec
@@ -55,7 +55,7 @@ def recover(file: JournalFile, make: Callable[[Settings], Brain]) -> Recovered |
                 f"event {entries} of the last life ({row.kind}) cannot be replayed ({type(error).__name__}: {error}); "
                 f"it was written by version {life.version}, which can",
             ) from error
-        if not differs and codec.encode_commands(commands).decode() != row.commands:
+        if not differs and not _same(commands, row.commands):
             differs = entries
         if any(f'["{kind.__name__}",' in row.commands for kind in (Announce, Scored)):
             decided.follow(codec.decode_commands(row.commands.encode()))  # in the words of then
@@ -64,3 +64,13 @@ def recover(file: JournalFile, make: Callable[[Settings], Brain]) -> Recovered |
     if differs:
         snapshot = replace(snapshot, ledger=_NOTHING_BOOKED)
     return Recovered(file.number, life, snapshot, decided.all(), entries, differs)
+
+
+def _same(commands: list[Command], written: str) -> bool:
+    """Whether they are the commands that were written, maybe by a version whose commands had fewer fields."""
+    if codec.encode_commands(commands).decode() == written:
+        return True
+    try:
+        return codec.decode_commands(written.encode()) == commands
+    except ValueError:
+        return False

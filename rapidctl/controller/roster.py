@@ -29,7 +29,10 @@ class Roster:
             if isinstance(command, OrderRole) and command.instance in self._present:
                 hello, at_s = self._present[command.instance]
                 # It counts as draining as soon as it is told to: if it refuses, it says so.
-                self._present[command.instance] = (replace(hello, phase=Phase.DRAINING, mark=command.mark), at_s)
+                told = replace(
+                    hello, phase=Phase.DRAINING, mark=command.mark, from_role=hello.role, to_role=command.role
+                )
+                self._present[command.instance] = (told, at_s)
 
     def hellos(self, at_s: float) -> list[EngineHello]:
         """What each of them would say at at_s."""
@@ -45,5 +48,7 @@ class Roster:
         if hello.incarnation != progress.incarnation or progress.mark < hello.mark:
             return
         # Until it serves again, its role is the one to which a change would return.
-        role = progress.role if progress.phase is Phase.SERVING else hello.role
-        self._present[hello.instance] = (replace(hello, phase=progress.phase, mark=progress.mark, role=role), at_s)
+        now = replace(hello, phase=progress.phase, mark=progress.mark)
+        if progress.phase in (Phase.SERVING, Phase.PARKED):
+            now = replace(now, role=progress.role, from_role=None, to_role=None)
+        self._present[hello.instance] = (now, at_s)

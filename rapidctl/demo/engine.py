@@ -10,7 +10,7 @@ from math import inf
 from typing import Protocol
 
 from rapid.core.cluster import EngineHello, Mark, Phase, PhaseLoad, Role, RoleProgress
-from rapid.core.role_change import Close, Duty, Open, RoleChange, Switch, Tell
+from rapid.core.role_change import Close, Duty, Open, ReadRole, RoleChange, Switch, Tell
 from rapid.sim.model.instance import Instance
 from rapid.sim.model.power import LimitCurve
 from rapid.sim.model.requests import Backlog, Drained, Finished, Output, PrefillDone, Pulled, Request, Switched
@@ -197,7 +197,7 @@ class Engine:
                 self.clients.finished(output)
             case Switched():
                 # The model has no warming of its own: it serves as soon as it has switched.
-                self._perform(self.change.switched() + self.change.warmed(), output.at_s)
+                self._perform(self.change.switched(None, output.at_s), output.at_s)
             case Drained():
                 pass  # wake() counts what is left, on the way here too
 
@@ -210,8 +210,11 @@ class Engine:
                     self._close(now_s)
                 case Switch():
                     self.instance.switch(duty.role, now_s)
+                case ReadRole():
+                    raise AssertionError("the model knows its role")
                 case Open():
                     self._open(duty.role, now_s)
+                    self._perform(self.change.opened(), now_s)
 
     def _close(self, now_s: float) -> None:
         backlog = self.instance.close(now_s)

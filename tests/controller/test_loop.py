@@ -141,6 +141,7 @@ async def test_attached_engines_are_introduced_to_the_new_life() -> None:
     rig.inbox.put_tick()
     await rig.loop.turn()
     ordered = replace(hello("e1"), phase=Phase.DRAINING, mark=Mark(3, 1), engine_time_s=9.0)
+    ordered = replace(ordered, from_role=Role.PREFILL, to_role=Role.DECODE)
     assert rig.brains[1].events[1:] == [EngineCame(104.0, ordered)]
     assert [row.kind for row in rig.journal.lives[1][1]] == ["Started", "EngineCame"], "in one commit"
 

@@ -1,6 +1,7 @@
 """A journal is replayed into the snapshot of its last life; what a replay cannot vouch for is booked at its ceiling."""
 
 import asyncio
+import gzip
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -22,6 +23,7 @@ from rapidctl.controller.store import JournalFile, Life, Row
 from tests.controller.fakes import SETTINGS, FakeBrain, HandClock, report
 from tests.controller.world import Host, live, story
 
+ROLES_LIFE = Path(__file__).parent / "data" / "roles.life.gz"
 LIFE = Life(4, "c1", 0.0, "0.9", codec.encode(SETTINGS).decode())
 
 
@@ -66,6 +68,38 @@ def test_the_snapshot_is_that_of_the_core_after_the_last_event(path: Path) -> No
     assert before is not None
     assert (before.snapshot, before.entries, before.differs) == (control.snapshot(), 4, 0)
     assert (before.life, before.number) == (LIFE, 1)
+
+
+def earlier_life() -> tuple[Life, list[Row]]:
+    """Role changes of every kind, as version 0.9 wrote them: settings in the first line, then event and commands."""
+    settings, *lines = gzip.decompress(ROLES_LIFE.read_bytes()).decode().splitlines()
+    steps = [line.split("\t") for line in lines]
+    rows = [Row(codec.decode_event(kind, event.encode()).at_s, kind, event, told) for kind, event, told in steps]
+    return Life(1, "c", 0.0, "0.9", settings), rows
+
+
+def test_what_an_earlier_version_did_with_roles_comes_out_the_same(path: Path) -> None:
+    life, rows = earlier_life()
+    assert sum("OrderRole" in row.commands for row in rows) == 6
+
+    written(path, rows, life)
+
+    recovered = read(path)
+    assert recovered is not None
+    assert (recovered.entries, recovered.differs) == (len(rows), 0)
+    assert recovered.snapshot.totals.role_moves == 2
+
+
+def test_an_order_that_is_not_the_one_of_then_is_noticed(path: Path) -> None:
+    life, rows = earlier_life()
+    at = next(at for at, row in enumerate(rows) if "OrderRole" in row.commands)
+    rows[at] = replace(rows[at], commands=rows[at].commands.replace('"drain_s":4.0', '"drain_s":5.0'))
+
+    written(path, rows, life)
+
+    recovered = read(path)
+    assert recovered is not None
+    assert recovered.differs == at + 1
 
 
 def test_a_replay_runs_under_the_settings_of_then(path: Path) -> None:

@@ -22,10 +22,27 @@ def hello(
     phase: Phase = Phase.SERVING,
     mark: Mark = NO_MARK,
     engine_time_s: float = 0.0,
+    way: tuple[Role | None, Role | None] = (None, None),
+    parks: bool = False,
+    reads_role: bool = False,
 ) -> EngineHello:
-    """By default an instance e1 is on GPU g1."""
+    """By default an instance e1 is on GPU g1. `way` is where the change under way comes from, and where it leads."""
     gpus = gpus or (instance.replace("e", "g"),)
-    return EngineHello(instance, incarnation, node, gpus, role, roles, phase, mark, engine_time_s)
+    return EngineHello(
+        instance,
+        incarnation,
+        node,
+        gpus,
+        role,
+        roles,
+        phase,
+        mark,
+        engine_time_s,
+        from_role=way[0],
+        to_role=way[1],
+        parks=parks,
+        reads_role=reads_role,
+    )
 
 
 def news(
@@ -87,9 +104,10 @@ def roles_of(*hellos: EngineHello, epoch: int = 1, at_s: float = 0.0) -> Roles:
     return roles
 
 
-def pair_of_each() -> Roles:
+def pair_of_each(*, parks: bool = False, reads_role: bool = False) -> Roles:
+    served = (Role.PREFILL, Role.PREFILL, Role.DECODE, Role.DECODE)
     return roles_of(
-        hello("e0", Role.PREFILL), hello("e1", Role.PREFILL), hello("e2", Role.DECODE), hello("e3", Role.DECODE)
+        *(hello(f"e{index}", role, parks=parks, reads_role=reads_role) for index, role in enumerate(served))
     )
 
 

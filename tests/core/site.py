@@ -63,6 +63,7 @@ class Engine:
     mark: Mark = field(default_factory=Mark)
     order: OrderRole | None = None
     cancelled: bool = False
+    answered: bool = True  # the last order
 
     def step(self, phase: Phase, *, error: str = "") -> RoleProgress:
         """It has come to the next phase of its change; serving in the new role, unless there is an error."""
@@ -123,6 +124,7 @@ class Site:
                 case OrderRole() as order:
                     engine = self.engines[order.instance]
                     engine.order, engine.mark, engine.phase = order, order.mark, Phase.DRAINING
+                    engine.answered = False
                 case CancelRole(instance):
                     self.engines[instance].cancelled = True
                 case _:
@@ -141,6 +143,7 @@ class Site:
             self.now += SLICE_S
             self.slices += 1
             self.deliver()
+            self.answer()
             for host in self.hosts.values():
                 host.wait(max(0.0, self.now - host.now))
                 self.check()
@@ -200,6 +203,13 @@ class Site:
     def moved(self, instance: str, phase: Phase, *, error: str = "") -> list[str]:
         """An engine has come to the next phase of its change."""
         return self.step(EngineMoved(self.now, self.engines[instance].step(phase, error=error)))
+
+    def answer(self) -> None:
+        """Engines that drain say that they have their order."""
+        for name, engine in self.engines.items():
+            if not engine.answered and engine.phase is Phase.DRAINING:
+                self.moved(name, Phase.DRAINING)
+            engine.answered = True
 
     # ---- what can be seen ----
 

@@ -141,14 +141,15 @@ def test_a_role_change_that_is_rolled_back_leaves_things_as_they_were() -> None:
     assert site.control.status(site.now).role_moves == 0
 
 
-def test_an_engine_that_never_drains_is_told_to_give_up_and_then_called_failed() -> None:
+def test_an_engine_that_never_drains_is_told_to_give_up_until_its_role_is_uncertain() -> None:
     site = prefill_late(with_engines(paper_site("roles")))
     site.run(1.0)
 
     said = site.run(62.0)
 
-    assert said[:2] == ["cancel e4", "error e4: still draining after 60 s; its role is uncertain"]
-    assert said[3] == "order e5 to prefill (1.2)", "the loop goes on without it"
+    *cancels, error = said[: said.index("order e5 to prefill (1.2)") - 1]
+    assert set(cancels) == {"cancel e4"}, "again and again"
+    assert error == "error e4: still draining after 60 s; its role is uncertain", "the loop goes on without it"
     assert site.moved("e4", Phase.SERVING, error="cancelled") == ["warning e4: serves decode again: cancelled"]
 
 

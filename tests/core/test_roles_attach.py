@@ -4,7 +4,7 @@ import pytest
 
 from rapid.core.cluster import Mark, Phase, Role
 from rapid.core.errors import EngineRefused, EngineTaken
-from tests.core.engines import NODES_OF, hello, news, pair_of_each, roles_of, stands
+from tests.core.engines import NODES_OF, hello, news, pair_of_each, roles_of, stands, told
 
 PREFILL, DECODE, MIXED = Role.PREFILL, Role.DECODE, Role.MIXED
 
@@ -147,6 +147,25 @@ def test_a_new_process_found_in_a_change_goes_back_to_what_it_says_it_is() -> No
     roles.attach(hello("e0", PREFILL, incarnation="second", phase=Phase.WARMING), 7.0, NODES_OF)
 
     assert roles.instances["e0"].target_role is PREFILL
+
+
+@pytest.mark.parametrize("phase", [Phase.SWITCHING, Phase.WARMING, Phase.UNCERTAIN])
+def test_an_engine_says_itself_where_a_change_comes_from_and_leads_to(phase: Phase) -> None:
+    """A controller that has just started knows nothing else of it."""
+    said = hello("e0", DECODE, phase=phase, mark=Mark(0, 4), way=(PREFILL, DECODE))
+    roles = roles_of(said, hello("e1"), hello("e2", DECODE))
+
+    assert (stands(roles), roles.instances["e0"].target_role) == (f"{phase.value} prefill", DECODE)
+    roles.progress(news("e0", Mark(1, 0), Phase.SERVING, DECODE))
+    assert (stands(roles), roles.moves) == ("serving decode", 1)
+
+
+def test_an_engine_found_on_its_way_to_be_parked_is_parked_in_the_end() -> None:
+    roles = roles_of(hello("e0", phase=Phase.DRAINING, mark=Mark(0, 4), way=(PREFILL, PREFILL)), hello("e1"))
+
+    said = roles.progress(news("e0", Mark(1, 0), Phase.PARKED, PREFILL))
+
+    assert told(said) == ["info e0: is parked and serves nobody"]
 
 
 def test_a_life_goes_on_from_the_order_number_of_the_one_before_in_its_epoch_only() -> None:

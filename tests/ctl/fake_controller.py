@@ -112,7 +112,7 @@ class FakeController(controller_pb2_grpc.ControllerServiceServicer):
             _refuse(context, None, NotFound("instance", asked.instance, known))
         if asked.instance in self.last:
             _refuse(context, None, RoleRefused(f"instance {asked.instance}: is the last that serves its role"))
-        self._took(asked.by, "role", asked.instance, asked.role)
+        self._took(asked.by, "role", asked.instance, "parked" if asked.park else asked.role)
         return v1.SetRoleResponse(text=f"{asked.instance} is told to serve {asked.role.value if asked.role else 'any'}")
 
     def Pause(self, request: v1.PauseRequest, context: Context) -> v1.PauseResponse:

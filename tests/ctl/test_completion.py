@@ -29,7 +29,7 @@ def test_bash_can_read_its_script(ctl: Ctl) -> None:
     ("typed", "offered"),
     [
         ("rapidctl st", {"status"}),
-        ("rapidctl role set p0 ", {"prefill", "decode", "mixed", "auto"}),
+        ("rapidctl role set p0 ", {"prefill", "decode", "mixed", "parked", "auto"}),
         ("rapidctl budget ", {"get", "set"}),
         ("rapidctl status --tls-c", {"--tls-ca", "--tls-cert"}),
         ("rapidctl d", {"decisions", "demo", "doctor"}),

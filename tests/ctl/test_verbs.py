@@ -118,9 +118,11 @@ def test_a_budget_that_is_no_power_is_a_usage_error_that_says_what_to_write(
 # ---- role, pause, resume, node ----
 
 
-@pytest.mark.parametrize(("word", "role"), [*((role.value, role) for role in Role), ("auto", None)])
+@pytest.mark.parametrize(
+    ("word", "role"), [*((role.value, role) for role in Role), ("parked", "parked"), ("auto", None)]
+)
 def test_role_set_orders_the_role_or_takes_the_pin_away(
-    ctl: Ctl, controller: FakeController, word: str, role: Role | None
+    ctl: Ctl, controller: FakeController, word: str, role: Role | str | None
 ) -> None:
     result = ctl("role", "set", "d1", word, "--json")
     assert result.exit_code == 0
@@ -139,7 +141,7 @@ def test_the_controllers_refusal_is_one_line_and_exit_1(ctl: Ctl, controller: Fa
 def test_an_unknown_role_is_a_usage_error(ctl: Ctl) -> None:
     result = ctl("role", "set", "p0", "both")
     assert result.exit_code == 2
-    assert "'both' is not one of 'prefill', 'decode', 'mixed', 'auto'" in result.stderr
+    assert "'both' is not one of 'prefill', 'decode', 'mixed', 'parked', 'auto'" in result.stderr
 
 
 def test_pause_and_resume(ctl: Ctl, controller: FakeController) -> None:

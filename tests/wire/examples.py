@@ -100,9 +100,13 @@ HELLO = EngineHello(
     engine_time_s=5.0,
     switch_s=1.5,
     engine="sim 1",
+    from_role=Role.DECODE,
+    to_role=Role.PREFILL,
+    parks=True,
+    reads_role=True,
 )
 PROGRESS = cluster.RoleProgress("i1", "e1", MARK, Phase.DRAINING, Role.DECODE, 4, "slow")
-ORDER = commands.OrderRole("i1", "e1", MARK, Role.DECODE, 30.0, 40.0)
+ORDER = commands.OrderRole("i1", "e1", MARK, Role.DECODE, 30.0, 40.0, 0.5, True)
 DECISION = cluster.Decision(
     id="d7",
     at_s=12.0,

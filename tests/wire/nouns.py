@@ -202,6 +202,10 @@ def hellos(draw: st.DrawFn) -> cluster.EngineHello:
             engine_time_s=times_s,
             switch_s=times_s,
             engine=texts,
+            from_role=maybe(roles),
+            to_role=maybe(roles),
+            parks=st.booleans(),
+            reads_role=st.booleans(),
         )
     )
 
@@ -227,6 +231,8 @@ orders = st.builds(
     role=roles,
     drain_s=times_s,
     not_after_s=times_s,
+    quiet_s=times_s,
+    park=st.booleans(),
 )
 cancels = st.builds(commands.CancelRole, instance=names, incarnation=names, mark=marks)
 

@@ -1,12 +1,13 @@
 """One engine as the controller knows it: its side of a role change, carried out on an instance of the cluster."""
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
 from rapid.core.cluster import EngineHello, Phase, Role, RoleProgress
 from rapid.core.commands import CancelRole, OrderRole
-from rapid.core.role_change import Close, Duty, Open, RoleChange, Switch, Tell
+from rapid.core.role_change import Close, Duty, Open, ReadRole, RoleChange, Switch, Tell
 from rapid.sim.cluster import Cluster
 from rapid.sim.model.requests import Drained, Switched
 from rapid.sim.world.agenda import Agenda, Link
@@ -51,9 +52,10 @@ class SimEngine:
             not_after_s=order.not_after_s,
             requests_left=self._cluster.instances[self.name].requests_left,
             at_s=at_s,
+            quiet_s=order.quiet_s,
+            park=order.park,
         )
-        if self.change.mark == order.mark:
-            self.target = order.role
+        self.target = self.change.to_role or self.change.role
         self._perform(duties, at_s)
         deadline_s = self.change.next_deadline_s
         if deadline_s is not None:
@@ -69,7 +71,7 @@ class SimEngine:
             self._perform(self.change.left(0, at_s), at_s)
         else:
             # The model has no warming of its own: it serves as soon as it has switched.
-            self._perform(self.change.switched() + self.change.warmed(), at_s)
+            self._perform(self.change.switched(None, at_s), at_s)
 
     def hello(self, at_s: float) -> EngineHello:
         """How it introduces itself, before the first order."""
@@ -79,14 +81,18 @@ class SimEngine:
         self._perform(self.change.tick(at_s), at_s)
 
     def _perform(self, duties: Sequence[Duty], at_s: float) -> None:
-        for duty in duties:
-            match duty:
+        todo = deque(duties)
+        while todo:
+            match duty := todo.popleft():
                 case Close():
                     self._cluster.close(self.name)
                 case Switch():
                     self._cluster.switch(self.name, duty.role)
+                case ReadRole():
+                    raise AssertionError("the model knows its role")
                 case Open():
                     self._cluster.open(self.name, duty.role)
+                    todo.extend(self.change.opened())
                 case Tell():
                     self.up.send(partial(self._tell, duty.progress), at_s)
         if duties:

@@ -132,6 +132,7 @@ class Scenario:
             window_s=world.window_s,
             quantile=world.quantile,
             drain_s=world.drain_s,
+            quiet_s=0.0,  # this router sends nothing to an engine that has closed
             ledger=LedgerSettings(draw_tolerance=world.draw_tolerance),
         )
 
