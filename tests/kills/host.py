@@ -47,8 +47,9 @@ class KillHost(Host):
             gpu.demand_mw = DEMAND_MW
         self.names = tuple(gpu.uuid for gpu in self.driver.gpus)
         self._full = folder / "full"
+        self.env = self.driver.env(libraries.nvml)
         self._env = {
-            **self.driver.env(libraries.nvml),
+            **self.env,
             "LD_PRELOAD": str(libraries.full_disk),
             "FULL_DISK": f"{self.state}:{self.log}",
             "FULL_DISK_WHILE": str(self._full),

@@ -1,19 +1,23 @@
 """Whatever hits rapidd and whenever: the driver's record never shows a limit that the ledger did not hold."""
 
-import time
 from collections.abc import Callable
 
 import pytest
 
-from tests.kills.books import above, breaches, unwritten_s
-from tests.kills.cells import FAULTS, STEPS, Scene, play
+from tests.kills.books import breaches, unwritten_s
+from tests.kills.faults import FAULTS, play
 from tests.kills.host import KillHost
 from tests.kills.keeper import Keeper
+from tests.kills.steps import STEPS, Scene
 from tests.kills.table import CELL, Row
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+
+def test_the_matrix_is_whole() -> None:
+    assert (len(FAULTS), len(STEPS)) == (5, 10)
 
 
+@pytest.mark.e2e
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_no_limit_is_ever_above_what_is_held(
@@ -26,7 +30,7 @@ async def test_no_limit_is_ever_above_what_is_held(
         async with keeper.at_work():
             await play(scene, step, fault)
     finally:
-        stretches = above(host.driver.record(), keeper.books, time.monotonic_ns())
+        stretches = scene.stretches()
         found = breaches(stretches)
         number = list(FAULTS).index(fault) * len(STEPS) + list(STEPS).index(step)
         writes = len(host.driver.record()) - len(host.names)

@@ -1,16 +1,16 @@
-"""The matrix: at which step of a daemon's life it is hit, by what, and what must come of it.
+"""The steps of a daemon's life at which it is hit.
 
 A step is a context: inside of it the daemon stands at that point, and after it whatever brought it there is over.
 """
 
-import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
 from rapid.core.cluster import GpuHealth
+from tests.kills.books import Above, above
 from tests.kills.host import KillHost
 from tests.kills.keeper import CEILING_MW, FALLBACK_MW, LEASE_S, Keeper
 from tests.node.caller import DEADLINE_S
@@ -40,6 +40,10 @@ class Scene:
     def swapped(self) -> dict[str, int]:
         """And after it, so that one must come down before the other may rise."""
         return dict(zip(self.host.names, (FALLBACK_MW, GRANTED_MW), strict=True))
+
+    def stretches(self) -> list[Above]:
+        """Where a limit stood above what was held, so far."""
+        return above(self.host.driver.record(), self.keeper.books, time.monotonic_ns())
 
     async def until(self, condition: Callable[[], object], what: str) -> None:
         await wait_until(condition, DEADLINE_S, what)
@@ -189,92 +193,3 @@ STEPS: dict[str, Step] = {
     "driver reload": driver_reload,
     "GPU lost": gpu_lost,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """What hits the daemon, and what must have come of it when the step is over as well."""
-
-    strike: Callable[[Scene], Awaitable[None]]
-    aftermath: Callable[[Scene], Awaitable[None]]
-
-
-async def kill(scene: Scene) -> None:
-    scene.daemon.kill()
-    await scene.until(lambda: scene.daemon.poll() is not None, "the end")
-
-
-async def stays_dead(scene: Scene) -> None:
-    """Until any lease would be over."""
-    end_s = max(scene.keeper.lease_until_s, time.monotonic())
-    await scene.until(lambda: time.monotonic() > end_s, "the end of the lease")
-
-
-async def terminate(scene: Scene) -> None:
-    scene.daemon.send_signal(signal.SIGTERM)
-
-
-async def ends_in_order(scene: Scene) -> None:
-    """Landed, or it says that it could not."""
-    await scene.until(lambda: scene.daemon.poll() is not None, "the end")
-    landed = max(scene.host.limits_mw()) <= FALLBACK_MW
-    assert scene.daemon.returncode in ((0,) if landed else (1,)), scene.host.log.read_text()
-
-
-async def stop(scene: Scene) -> None:
-    scene.daemon.send_signal(signal.SIGSTOP)
-
-
-async def goes_on_after_the_lease(scene: Scene) -> None:
-    end_s = max(scene.keeper.lease_until_s, time.monotonic() + LEASE_S)
-    await scene.until(lambda: time.monotonic() > end_s, "the end of the lease")
-    scene.daemon.send_signal(signal.SIGCONT)
-    await settles(scene)
-
-
-async def restart(scene: Scene) -> None:
-    await kill(scene)
-    scene.daemon = scene.host.begin()
-
-
-async def settles(scene: Scene) -> None:
-    """A daemon lives, so everything comes to be as it is wanted."""
-    heard = scene.keeper.reports
-    keeper = scene.keeper
-    await scene.until(lambda: keeper.reports > heard and (keeper.settled or keeper.stuck), "what is wanted, in force")
-
-
-async def fill_disk(scene: Scene) -> None:
-    """And have the controller start anew, for that is when a node has to remember something."""
-    scene.host.fill_disk()
-    scene.keeper.live_again()
-
-
-async def lands_until_there_is_room(scene: Scene) -> None:
-    def is_refused() -> bool:
-        return any("cannot be kept in the state folder: No space left" in why for why in scene.keeper.refusals)
-
-    await scene.until(is_refused, "the refused epoch")
-    await scene.until(lambda: max(scene.host.limits_mw()) <= FALLBACK_MW, "the landing")
-    assert scene.daemon.poll() is None
-    scene.host.free_disk()
-    await settles(scene)
-
-
-FAULTS = {
-    "SIGKILL": Fault(kill, stays_dead),
-    "SIGTERM": Fault(terminate, ends_in_order),
-    "SIGSTOP": Fault(stop, goes_on_after_the_lease),
-    "restart": Fault(restart, settles),
-    "full disk": Fault(fill_disk, lands_until_there_is_room),
-}
-
-
-async def play(scene: Scene, step: str, fault: str) -> None:
-    """Bring the daemon to the step, strike, want other limits, and see it through."""
-    async with STEPS[step](scene):
-        held_mw = [scene.keeper.held_mw(gpu) for gpu in scene.host.names]
-        scene.at_strike = list(zip(scene.host.limits_mw(), held_mw, strict=True))
-        await FAULTS[fault].strike(scene)
-        scene.keeper.aim(scene.swapped)
-    await FAULTS[fault].aftermath(scene)
