@@ -233,10 +233,19 @@ def test_contexts_are_told_apart_by_how_full_the_cache_is() -> None:
     assert contexts.now(77.0) == 77.0
 
 
+def test_answers_that_nobody_has_finished_do_not_look_endless() -> None:
+    """Twenty begin every half second, and in three seconds none has come to its end: each is half made, at most."""
+    lengths = Lengths()
+    for looks in range(1, 7):
+        lengths.add_answers(20 * 50 * looks, 0, 20)
+
+    assert lengths.context_tokens - lengths.prompt_tokens < 300.0
+
+
 def test_lengths_outlast_any_silence() -> None:
     lengths = Lengths()
     lengths.add_prompts(30_000, 10)
-    lengths.add_answers(5_000, 10)
+    lengths.add_answers(5_000, 10, 0)
     before = lengths.prompt_tokens, lengths.context_tokens
     for _ in range(10_000):
         lengths.forget(5.0)

@@ -39,10 +39,11 @@ class Lengths:
         self._prompt_tokens += tokens
         self._prompts += prompts
 
-    def add_answers(self, tokens: int, answers: int) -> None:
-        """What one instance has made and finished since the last look."""
+    def add_answers(self, tokens: int, answers: int, joined: int) -> None:
+        """What one instance has made and finished since the last look, and how many more it runs now: half of what
+        those will make counts as made, or long answers would look endless until the first has finished."""
         self._answer_tokens += tokens
-        self._answers += answers
+        self._answers += max(0.0, answers + max(joined, -answers) / 2)
 
     def forget(self, lived_s: float) -> None:
         """So much time has gone by, far less than the memory is long."""

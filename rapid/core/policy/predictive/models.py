@@ -139,7 +139,8 @@ class Models:
                 if settled:
                     self._see_prefill(seen, load)
             elif load.role is Role.DECODE:
-                self._lengths.add_answers(load.output_tokens - seen.output_tokens, lasts - seen.lasts)
+                finished, joined = lasts - seen.lasts, load.running_requests - seen.running
+                self._lengths.add_answers(load.output_tokens - seen.output_tokens, finished, joined)
                 self._see_decode(seen, load, gpu, settled)
         seen.take(load, firsts, lasts, at_s)
         seen.judge(load.role, at_s)

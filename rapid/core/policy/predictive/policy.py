@@ -54,10 +54,10 @@ class PredictiveSettings:
 
     lean: float = 0.75
     horizon_s: float = 8.0
-    steps: float = 12
+    steps: float = 10
     levels: float = 6
     reserve: float = 0.02
-    move_cost: float = 0.005
+    move_cost: float = 0.008
     least_gain: float = 0.004
     least_move_mw: int = 20_000
     confirmations: float = 2
