@@ -6,6 +6,7 @@ its Python wrapper drops the status, so a refused limit looks like a set one.
 
 import time
 from contextlib import suppress
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,8 @@ class NvmlBackend:
             self._watch.rest(timeout_s)
             return None
         try:
-            data = nvml.nvmlEventSetWait_v2(self._session.events, int(1000 * timeout_s))
+            # Rounded up: with no milliseconds left to wait, the caller would ask again and again until its time is up.
+            data = nvml.nvmlEventSetWait_v2(self._session.events, ceil(1000 * timeout_s))
         except nvml.NVMLError as error:
             if error.value != Status.TIMEOUT:
                 self._watch.rest(timeout_s)  # it did not wait, so we do

@@ -1,7 +1,9 @@
 """What the NVML backend tells without being asked, and how GPUs and drivers that have gone come back."""
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -58,6 +60,24 @@ def test_the_xid_of_a_gpu_that_answers_no_more_is_still_that_gpus(backend: NvmlB
     gpu.answer("nvmlDeviceGetUUID", GPU_IS_LOST)
     gpu.xids = (79,)
     assert event_of(backend).gpu == GPU0
+
+
+class Counting:
+    """The binding, and how often each of its functions was asked for."""
+
+    def __init__(self, nvml: Any) -> None:
+        self._nvml, self.asked = nvml, Counter[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        self.asked[name] += 1
+        return getattr(self._nvml, name)
+
+
+def test_the_end_of_a_wait_is_no_shower_of_driver_calls(backend: NvmlBackend) -> None:
+    backend._session.nvml = counting = Counting(backend._session.nvml)
+    for _ in range(5):
+        assert backend.wait_event(0.0105) is None  # the driver counts whole milliseconds
+    assert counting.asked["nvmlEventSetWait_v2"] <= 10
 
 
 def test_close_ends_a_wait(fake_nvml: FakeGpus) -> None:
