@@ -108,6 +108,8 @@ class Gpu:
     xids: tuple[int, ...] = _doc((), "each Xid that is added at the end is reported once")
     pids: tuple[int, ...] = _doc((), "the processes that compute on it")
     delay_ms: int = _doc(0, "every call takes this long, before it does anything")
+    delay_us: int = _doc(0, "... and this long")
+    busy_us: int = _doc(0, "... and keeps the processor busy this long, as a driver that polls its GPU does")
     set_delay_ms: int = _doc(0, "setting a limit takes this long, after the limit is in force")
     answers: dict[str, int] = field(default_factory=dict)
     _owner: "FakeGpus | None" = field(default=None, repr=False, compare=False)

@@ -57,7 +57,8 @@ static const struct {
 } keys[] = {
     KEY(minor), KEY(floor_mw), KEY(ceiling_mw), KEY(default_mw), KEY(cap_mw), KEY(step_mw),
     KEY(round_up), KEY(sticks), KEY(demand_mw), KEY(excess_mw), KEY(clock_mhz), KEY(reasons), KEY(persistence),
-    KEY(mig), KEY(virtualization), KEY(partition), KEY(lost), KEY(delay_ms), KEY(set_delay_ms),
+    KEY(mig), KEY(virtualization), KEY(partition), KEY(lost), KEY(delay_ms), KEY(delay_us), KEY(busy_us),
+    KEY(set_delay_ms),
 };
 
 static void gpu_key(struct gpu *g, const char *key, char *value, int line) {
@@ -360,8 +361,11 @@ int host_enter(void *device, const char *function, struct gpu *g, struct slot **
     if (status == 0) status = answer_of(script.answers, script.answer_count, function);
     pthread_mutex_unlock(&mutex);
     if (status) return status;
-    struct timespec delay = {g->delay_ms / 1000, g->delay_ms % 1000 * 1000000L};
-    if (g->delay_ms) nanosleep(&delay, NULL);
+    uint64_t sleep_ns = g->delay_ms * 1000000ULL + g->delay_us * 1000ULL;
+    struct timespec delay = {sleep_ns / 1000000000, sleep_ns % 1000000000};
+    if (sleep_ns) nanosleep(&delay, NULL);
+    if (g->busy_us)
+        for (uint64_t until_ns = now_ns() + g->busy_us * 1000ULL; now_ns() < until_ns;) {}
     return answer_of(g->answers, g->answer_count, function);
 }
 

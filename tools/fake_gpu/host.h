@@ -41,6 +41,8 @@ struct gpu { /* one section of the script; the keys are the names */
     uint32_t persistence, mig, virtualization, partition;
     uint32_t lost;        /* every call answers that the GPU is lost, and old handles stay lost when it is back */
     uint32_t delay_ms;    /* every call takes this long, before it does anything */
+    uint32_t delay_us;    /* ... and this long */
+    uint32_t busy_us;     /* ... and keeps the processor busy for this long, as a driver that polls its GPU does */
     uint32_t set_delay_ms; /* setting a limit takes this long, after the limit is in force */
     uint64_t energy_mj;   /* a counter that stands still; UINT64_MAX: it counts what is drawn */
     struct list pids;     /* what computes on it */
