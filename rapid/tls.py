@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 UNIX = "unix:"
 UNIX_PATH_MAX = 107  # bytes that sockaddr_un holds besides the final zero
-_HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+):(?P<port>\d{1,5})")
+_HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+):(?P<port>[0-9]{1,5})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def check_address(address: str, key: str) -> None:
     """Raise ConfigInvalid unless the address is `unix:/path`, `host:port` or `[ipv6]:port`."""
     if address.startswith(UNIX):
         path = address.removeprefix(UNIX)
-        if not path.startswith("/"):
+        if not path.startswith("/") or not path.isprintable():
             raise ConfigInvalid(
                 key, f"{address!r} is no address: write the socket's full path, as in 'unix:/run/x.sock'"
             )

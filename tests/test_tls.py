@@ -32,6 +32,8 @@ NONE = [
     "dns:///h1:1",
     "h1:1/x",
     "a b:1",
+    "h1:\u0663",  # a digit, but none that gRPC knows
+    "unix:/run/x\0.sock",  # gRPC would listen on /run/x
 ]
 
 

@@ -14,6 +14,7 @@ from rapid.config.units import Milliwatts, Seconds, parse_duration, parse_power
 from rapid.core.errors import ConfigInvalid, ConfigUnreadable
 
 FILE_MAX_BYTES = 16 * 2**20  # a site of 10,000 nodes has 2 MB
+DEPTH_MAX = 16  # tables in tables; what we know has four
 NAME_MAX = 128  # characters of a name, as on the wire
 
 Shape = TypeVar("Shape")
@@ -59,9 +60,14 @@ def parse(text: str, shape: type[Shape], *, path: Path, hook: Callable[[Any, Any
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigUnreadable(str(path), str(error)) from error
+    except ValueError:
+        raise ConfigUnreadable(str(path), "holds a number of thousands of digits") from None
+    except RecursionError:
+        raise ConfigUnreadable(str(path), "has lists or tables nested too deeply") from None
     table = _table(inspect.type_info(shape))
     assert table is not None, shape
     _refuse_unknown(raw, table, raw)
+    _refuse_boundless(raw, raw)
 
     def custom(kind: Any, value: Any) -> Any:
         if kind is Milliwatts:
@@ -124,6 +130,21 @@ def _refuse_unknown(raw: Mapping[str, Any], table: Table, root: Any, steps: tupl
                 _refuse_unknown(entry, inner, root, (*steps, key, index))
 
 
+def _refuse_boundless(value: object, root: Any, steps: tuple[str | int, ...] = ()) -> None:
+    """Raise ConfigInvalid for what TOML lets be written and nobody can mean: deep nests, and whole numbers of more than
+    64 bits, which are no float and may be too long to be shown."""
+    if len(steps) > DEPTH_MAX:
+        raise ConfigInvalid(_key(steps, root), f"is more than {DEPTH_MAX} tables deep")
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _refuse_boundless(inner, root, (*steps, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            _refuse_boundless(inner, root, (*steps, index))
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ConfigInvalid(_key(steps, root), "is a whole number of more than 64 bits")
+
+
 def _table(kind: inspect.Type) -> Table | None:
     """The table, or what each table in the list, is to be; None for a plain value."""
     if isinstance(kind, inspect.UnionType):
@@ -160,7 +181,7 @@ def _key(steps: tuple[str | int, ...], raw: Any) -> str:
     for step in steps:
         inner = None
         if isinstance(step, str):
-            words.append(step)
+            words.append(step or '""')
             inner = raw.get(step) if isinstance(raw, dict) else None
         elif isinstance(raw, list) and 0 <= step < len(raw):
             inner = raw[step]

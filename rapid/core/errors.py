@@ -28,6 +28,11 @@ def watts(power_mw: int) -> str:
     return f"{whole} W" if rest == 0 else f"{power_mw / 1000:.1f} W"
 
 
+def _one_line(text: str) -> str:
+    """A file may hold what breaks a line or steers a terminal, in a quoted key for example: that is shown escaped."""
+    return text if text.isprintable() else "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
 class RapidError(Exception):
     """The world's fault. The message is one line that names the thing, the value and the bound."""
 
@@ -36,7 +41,7 @@ class ConfigInvalid(RapidError):
     """A configuration that cannot be used; `key` is the key to fix."""
 
     def __init__(self, key: str, problem: str) -> None:
-        super().__init__(f"config key {key}: {problem}")
+        super().__init__(_one_line(f"config key {key}: {problem}"))
         self.key = key
 
 
@@ -44,7 +49,7 @@ class ConfigUnreadable(ConfigInvalid):
     """A configuration file that cannot be read at all; `key` is empty."""
 
     def __init__(self, path: str, problem: str) -> None:
-        RapidError.__init__(self, f"config file {path}: {problem}")
+        RapidError.__init__(self, _one_line(f"config file {path}: {problem}"))
         self.key = ""
 
 
