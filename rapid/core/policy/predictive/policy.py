@@ -14,13 +14,13 @@ from math import log
 from typing import Any, cast
 
 from rapid.core.cluster import Candidate, InstanceView, Phase, PolicyState, Role, Targets, View
-from rapid.core.errors import watts
 from rapid.core.policy.predictive.demand import Demand, Offered
 from rapid.core.policy.predictive.models import Models
 from rapid.core.policy.predictive.outlook import Forecast, Outlook, Plan
 from rapid.core.policy.predictive.plan import Ground
 from rapid.core.policy.predictive.start import Start
 from rapid.core.policy.predictive.switches import Switches
+from rapid.core.policy.predictive.words import reason, words
 from rapid.core.policy.static import Static
 
 VERSION = 1  # of what state() means
@@ -318,13 +318,13 @@ class Predictive:
         found: list[tuple[float, Plan, Forecast]],
     ) -> Targets:
         candidates = tuple(
-            Candidate(_words(ground, each), round(expected.attainment, 4), each == plan)
+            Candidate(words(ground.fleet, each, expected), round(expected.attainment, 4), each == plan)
             for _, each, expected in found[:MAX_CANDIDATES]
         )
         return Targets(
             limits_mw,
             roles,
-            _reason(plan, forecast, held, bool(limits_mw or roles)),
+            reason(plan, forecast, held, changes=bool(limits_mw or roles)),
             self._inputs(demand, held),
             round(forecast.attainment, 4),
             round(held.attainment, 4),
@@ -341,8 +341,8 @@ class Predictive:
             ("queued_tokens", round(demand.queued_tokens)),
             ("decoding", round(demand.resident)),
             ("headroom", round(held.headroom, 3)),
-            ("sure_of_prefill", round(models.confidence(Role.PREFILL), 3)),
-            ("sure_of_decode", round(models.confidence(Role.DECODE), 3)),
+            ("sure_of_prefill_share", round(models.confidence(Role.PREFILL), 3)),
+            ("sure_of_decode_share", round(models.confidence(Role.DECODE), 3)),
         )
 
     # ---- memory ----
@@ -370,27 +370,3 @@ def _kv_sequences(decode: tuple[InstanceView, ...]) -> float:
         if load is not None and load.kv_used_fraction > 0.1 and load.running_requests >= 4:
             most = min(most, 0.95 * load.running_requests / load.kv_used_fraction)
     return most
-
-
-def _words(ground: Ground, plan: Plan) -> str:
-    fleet = ground.fleet
-    prefill = fleet.prefill + fleet.to_prefill + plan.moves
-    decode = fleet.decode + fleet.to_decode - plan.moves
-    return f"{prefill}P{decode}D, {watts(plan.prefill_mw)} / {watts(plan.decode_mw)}"
-
-
-def _reason(plan: Plan, forecast: Forecast, held: Forecast, changes: bool) -> str:
-    if not changes:
-        return "nothing that it could do would win enough"
-    if plan.moves:
-        count = abs(plan.moves)
-        what = f"{count} instance{'s' if count > 1 else ''} to {'prefill' if plan.moves > 0 else 'decode'}"
-    else:
-        what = "watts alone"
-    if max(forecast.attainment, held.attainment) < 0.5:
-        return f"both phases cannot be saved; {what} saves the most"
-    if forecast.attainment - held.attainment >= 0.01:
-        return (
-            f"{what}: {100 * forecast.attainment:.0f} % will attain their SLO instead of {100 * held.attainment:.0f} %"
-        )
-    return f"{what}: headroom {forecast.headroom:.2f}x instead of {held.headroom:.2f}x before the next burst"
