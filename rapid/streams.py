@@ -7,6 +7,7 @@ from typing import Any, TypeVar, cast
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from rapid.core.errors import RapidError
 from rapid.rpc import abort
@@ -54,6 +55,9 @@ async def told(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Non
 
 
 async def read(context: grpc.aio.ServicerContext[Request, Any]) -> Request | None:
-    """The caller's next message; None when it has no more to say."""
-    request = cast(object, await context.read())  # the stubs do not say that it may be EOF
+    """The caller's next message; None when it has no more to say. Raises Ended for bytes that are no message."""
+    try:
+        request = cast(object, await context.read())  # the stubs do not say that it may be EOF
+    except DecodeError as error:
+        raise Ended("what came is no message of this call", grpc.StatusCode.INVALID_ARGUMENT) from error
     return None if request is grpc.aio.EOF else cast(Request, request)

@@ -39,8 +39,13 @@ AREAS = (
     Area("rapid.tls", (ERRORS,), ("grpc",)),
     Area("rapid.rpc", (ERRORS, "rapid.tls", "rapid.wire"), ("google", "grpc", "grpc_health", "grpc_reflection")),
     Area("rapid.log", (ERRORS,), ("structlog",)),
-    Area("rapid.streams", (ERRORS, "rapid.rpc"), ("grpc",)),
+    Area("rapid.streams", (ERRORS, "rapid.rpc"), ("google", "grpc")),
     Area("rapid.facts", (ERRORS, "rapid.core.findings", "rapid.tls")),
+    Area(
+        "rapid.engine",
+        (*NOUNS, "rapid.core.commands", "rapid.core.latency_counter", "rapid.core.role_change", *SHELL),
+        ("grpc",),
+    ),
     Area("rapid.scrape", (ERRORS,), ("prometheus_client",)),
     Area("rapid.notify", (ERRORS,)),
     Area("rapid.clock", (ERRORS,)),
@@ -102,9 +107,8 @@ AREAS = (
         (
             *SHAPES,
             *DAEMON,
-            "rapid.core.commands",
-            "rapid.core.role_change",
             "rapid.core.slo",
+            "rapid.engine",
             "rapid.sim",
             "rapid.simgpu",
             "rapidctl.client",
@@ -127,7 +131,7 @@ AREAS = (
         ("click", "matplotlib", "numpy", "rich"),
     ),
     Area("rapidctl.controller", ("rapid.core", *DAEMON), (*SERVER, "click", "msgspec")),
-    Area("rapidctl.engines", (*NOUNS, *SHELL), ("grpc", "structlog")),
+    Area("rapidctl.engines", (*NOUNS, *SHELL, "rapid.engine"), ("grpc", "structlog")),
 )
 
 # Core may compute and no more: no clock, dice, files, sockets, tasks or logs can come from these.

@@ -34,12 +34,14 @@ class MemoryDevice:
     def __init__(self, index: int) -> None:
         self.info = DeviceInfo(GPUS[index], index, "memory", "1", FLOOR_MW, CEILING_MW)
         self.limit_mw = CEILING_MW
+        self.writes_mw: list[int] = []
         self.error: DeviceError | None = None
 
     def set_limit(self, limit_mw: int) -> None:
         self._answer()
         self.info.check_range(limit_mw)
         self.limit_mw = limit_mw
+        self.writes_mw.append(limit_mw)
 
     def read_limit(self) -> LimitReading:
         self._answer()
@@ -86,7 +88,7 @@ class LiveNode:
 
 
 @asynccontextmanager
-async def live_node(memory: GuardMemory | None = None) -> AsyncIterator[LiveNode]:
+async def live_node(memory: GuardMemory | None = None, kind: type[Guard] = Guard) -> AsyncIterator[LiveNode]:
     """Two GPUs, every one landed before this begins; the node is stopped in order at the end."""
     devices = [MemoryDevice(index) for index in range(len(GPUS))]
     inbox, loads, keeper = Inbox(len(devices)), LoadTable(4), ScriptedMemory()
@@ -97,7 +99,7 @@ async def live_node(memory: GuardMemory | None = None) -> AsyncIterator[LiveNode
     specs = [
         GuardedGpu(gpu, index, FLOOR_MW, CEILING_MW, FALLBACK_MW, limits_mw[gpu]) for index, gpu in enumerate(GPUS)
     ]
-    guard = Guard(node=NODE, incarnation="life", gpus=specs, memory=memory or GuardMemory())
+    guard = kind(node=NODE, incarnation="life", gpus=specs, memory=memory or GuardMemory())
     log = structlog.wrap_logger(structlog.testing.CapturingLogger(), processors=[])
     agent = Agent(
         guard,
