@@ -1,16 +1,13 @@
-"""A simulated engine in real time: the model of rapid.sim, a role that the controller may change, and a clock to obey.
+"""A simulated engine in real time: the model of rapid.sim, a role that may be changed, and a clock to obey.
 
 The model works at exact times of its own, however late the process wakes up: a late wake delays news, not work. How
 late it was is measured. Nothing here waits or reads a clock; the process around it does (serve.py).
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from math import inf
 from typing import Protocol
 
-from rapid.core.cluster import EngineHello, Mark, Phase, PhaseLoad, Role, RoleProgress
-from rapid.core.role_change import Close, Duty, Open, ReadRole, RoleChange, Switch, Tell
+from rapid.core.cluster import Phase, PhaseLoad, Role
 from rapid.sim.model.instance import Instance
 from rapid.sim.model.power import LimitCurve
 from rapid.sim.model.requests import Backlog, Drained, Finished, Output, PrefillDone, Pulled, Request, Switched
@@ -37,12 +34,6 @@ class Clients(Protocol):
         """These have not been begun; take them elsewhere."""
 
 
-class Controller(Protocol):
-    """Who hears where a role order stands. What cannot be delivered is dropped."""
-
-    def tell(self, progress: RoleProgress) -> None: ...
-
-
 @dataclass(slots=True)
 class Lateness:
     """How long after an event of the model its news went out."""
@@ -62,32 +53,28 @@ class Engine:
     """One instance behind its role. Every method is given the time, which never goes back."""
 
     instance: Instance
-    change: RoleChange
     clients: Clients
-    controller: Controller
-    switch_s: float
     lateness: Lateness = field(default_factory=Lateness)
+    is_open: bool = True  # it takes requests
+    has_switched: bool = True  # no switch is under way
     _quiet: bool = True  # while closed: no request can be on its way any more
 
     # ---- time ----
 
     def wake(self, now_s: float) -> None:
-        """Live until now_s: send what came out, and go on with a role change."""
+        """Live until now_s, and send what came out."""
         for output in self.instance.advance(now_s):
             self.lateness.note(now_s - output.at_s)
             self._say(output, now_s)
-        self._perform(self.change.left(self._requests_left(), now_s), now_s)
-        self._perform(self.change.tick(now_s), now_s)
 
     def next_s(self) -> float:
         """When to wake again, unless something is called before; infinite: nothing will happen by itself."""
-        deadline_s = self.change.next_deadline_s
-        return min(self.instance.next_event_s(), inf if deadline_s is None else deadline_s)
+        return self.instance.next_event_s()
 
     @property
-    def is_open(self) -> bool:
-        """Whether it takes requests."""
-        return self.change.phase is Phase.SERVING
+    def role(self) -> Role:
+        """The role that it has, or is about to have."""
+        return self.instance.role
 
     def load(self, now_s: float) -> PhaseLoad:
         """Its load, in the words of the control plane."""
@@ -136,55 +123,40 @@ class Engine:
         self.wake(now_s)
         self.instance.set_limit(curve, now_s)
 
-    # ---- role ----
+    # ---- role: the four steps of a change ----
 
-    def order(
-        self, *, incarnation: str, mark: Mark, role: Role, drain_s: float, not_after_s: float, now_s: float
-    ) -> None:
-        """The controller wants this role."""
+    def close(self, now_s: float) -> None:
+        """Takes no request any more, and gives back what it has not begun."""
         self.wake(now_s)
-        duties = self.change.order(
-            incarnation=incarnation,
-            mark=mark,
-            role=role,
-            drain_s=drain_s,
-            not_after_s=not_after_s,
-            requests_left=self.instance.requests_left,
-            at_s=now_s,
-        )
-        self._perform(duties, now_s)
-        self.wake(now_s)
+        self.is_open = False
+        backlog = self.instance.close(now_s)
+        self._quiet = not self.clients.closed()
+        if backlog.requests or backlog.kvs:
+            self.clients.hand_back(backlog)
 
-    def cancel(self, *, incarnation: str, mark: Mark, now_s: float) -> None:
-        """The controller wants that order undone."""
+    def requests_left(self, now_s: float) -> int:
+        """What must still end before a drain is over; a request that may be on its way counts as one."""
         self.wake(now_s)
-        self._perform(self.change.cancel(incarnation=incarnation, mark=mark), now_s)
+        return self.instance.requests_left + (not self._quiet)
 
-    def hello(self, node: str, gpus: tuple[str, ...], engine: str, now_s: float) -> EngineHello:
-        """How it introduces itself to a controller, in whatever phase it is."""
-        change = self.change
-        return EngineHello(
-            instance=change.instance,
-            incarnation=change.incarnation,
-            node=node,
-            gpus=gpus,
-            role=change.role,
-            roles=change.roles,
-            phase=change.phase,
-            mark=change.mark,
-            engine_time_s=now_s,
-            switch_s=self.switch_s,
-            engine=engine,
-        )
+    def switch(self, role: Role, now_s: float) -> None:
+        """Begins to change role; it is over when has_switched."""
+        self.wake(now_s)
+        self.has_switched = False
+        self.instance.switch(role, now_s)
+
+    def open(self, now_s: float) -> None:
+        """Takes requests, in the role that it has."""
+        self.wake(now_s)
+        if self.instance.phase is Phase.DRAINING:
+            self.instance.reopen(now_s)  # a roll-back
+        self.is_open = self._quiet = True
+        self.clients.opened(self.role)
 
     # ---- inside ----
 
     def _serves(self, role: Role) -> bool:
-        return self.is_open and self.change.role is role
-
-    def _requests_left(self) -> int:
-        """What must still end before a drain is over; a request that may be on its way counts as one."""
-        return self.instance.requests_left + (not self._quiet)
+        return self.is_open and self.role is role
 
     def _say(self, output: Output, now_s: float) -> None:
         match output:
@@ -196,34 +168,6 @@ class Engine:
             case Finished():
                 self.clients.finished(output)
             case Switched():
-                # The model has no warming of its own: it serves as soon as it has switched.
-                self._perform(self.change.switched(None, output.at_s), output.at_s)
+                self.has_switched = True
             case Drained():
-                pass  # wake() counts what is left, on the way here too
-
-    def _perform(self, duties: Iterable[Duty], now_s: float) -> None:
-        for duty in duties:
-            match duty:
-                case Tell():
-                    self.controller.tell(duty.progress)
-                case Close():
-                    self._close(now_s)
-                case Switch():
-                    self.instance.switch(duty.role, now_s)
-                case ReadRole():
-                    raise AssertionError("the model knows its role")
-                case Open():
-                    self._open(duty.role, now_s)
-                    self._perform(self.change.opened(), now_s)
-
-    def _close(self, now_s: float) -> None:
-        backlog = self.instance.close(now_s)
-        self._quiet = not self.clients.closed()
-        if backlog.requests or backlog.kvs:
-            self.clients.hand_back(backlog)
-
-    def _open(self, role: Role, now_s: float) -> None:
-        if self.instance.phase is Phase.DRAINING:
-            self.instance.reopen(now_s)  # a roll-back
-        self._quiet = True
-        self.clients.opened(role)
+                pass  # requests_left() is asked for

@@ -25,7 +25,7 @@ class OwnLoad:
             arrival_s, self.next_s = self.next_s, self.next_s + self._dice.expovariate(self._rate_rps)
             self._number += 1
             request = Request(self._number, arrival_s, INPUT_TOKENS, OUTPUT_TOKENS)
-            if engine.change.role is Role.PREFILL:
+            if engine.role is Role.PREFILL:
                 engine.prompt(request, now_s)
             else:
                 engine.kv(PrefillDone(request, arrival_s, ttft_s=0.0, source=""), now_s)

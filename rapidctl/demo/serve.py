@@ -1,9 +1,9 @@
 """One simulated engine as a process: its links, its GPU, and the loop that lets model time follow the clock."""
 
 import asyncio
-import secrets
 import signal
 import time
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -12,14 +12,15 @@ from random import Random
 
 from rapid.core.cluster import Role
 from rapid.core.errors import ConfigInvalid, UsageError
-from rapid.core.role_change import RoleChange
+from rapid.engine import Attached, attach
+from rapid.engine.link import Say, keep_connected
 from rapid.sim.model.instance import Instance
 from rapid.sim.model.profile import Profile
 from rapid.sim.model.requests import Activity, Die
 from rapid.simgpu import SimGpu
-from rapid.tls import TlsConfig, check_dial
-from rapidctl.demo.engine import Clients, Controller, Engine
-from rapidctl.demo.links import ControllerLink, FrontEndLink, LoadLink, Say, keep_connected
+from rapid.tls import TlsConfig
+from rapidctl.demo.engine import Clients, Engine
+from rapidctl.demo.links import FrontEndLink, Steps
 from rapidctl.demo.own_load import OwnLoad
 
 PRODUCT = "rapid sim-engine"
@@ -29,7 +30,6 @@ LIMIT_LOOK_S = 0.05
 # The device is told that work goes on for a little longer than it does, so that it does not look idle until a late
 # process tells it of the next work. It is told when work really ended, so its energy stays right.
 WAKE_SLACK_S = 0.05
-LEAVE_WITHIN_S = 1.0  # on the way out, for the goodbye to the controller
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,6 @@ async def serve(options: ServeOptions, say: Say) -> None:
     Raises DeviceError if gpu_file is no simulated GPU, and UsageError if the controller cannot be dialled like that or
     the model does not run on one GPU.
     """
-    _check_controller(options)
     _check_profile(options.profile)
     stopping, woken = asyncio.Event(), asyncio.Event()
 
@@ -97,46 +96,23 @@ async def serve(options: ServeOptions, say: Say) -> None:
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop)
     with SimGpu.open(options.gpu_file) as gpu:
-        controller = ControllerLink(
-            options.controller,
-            options.tls,
-            node=options.node,
-            gpus=(gpu.spec.gpu,),
-            product=PRODUCT,
-            wake=woken.set,
-            stopping=stopping,
-            say=say,
-        )
         front_end = FrontEndLink(options.data_socket, woken.set) if options.data_socket else None
         own = None if front_end else OwnLoad(options.rate_rps, Random(options.seed), time.monotonic())
         felt = Felt(gpu)
-        engine = _engine(options, felt, front_end or own, controller)
-        connections = {"controller": controller.connect}
-        if front_end:
-            connections["front end"] = front_end.connect
-        if options.load_socket:
-            connections["rapidd"] = LoadLink(f"unix:{options.load_socket}", stopping).connect
-        async with asyncio.TaskGroup() as tasks:
-            links = [
-                tasks.create_task(keep_connected(peer, partial(connect, engine), say, stopping))
-                for peer, connect in connections.items()
-            ]
-            await _live(engine, felt, front_end, own, stopping, woken)
-            if front_end:
-                front_end.leave()
-            for task in (await asyncio.wait(links, timeout=LEAVE_WITHIN_S))[1]:
-                task.cancel()
-
-
-def _check_controller(options: ServeOptions) -> None:
-    """Once and at the start, so that what no retry can heal is not retried for ever."""
-    try:
-        check_dial(options.controller, options.tls, "address")
-        if options.tls is not None:
-            options.tls.check()
-    except ConfigInvalid as error:
-        text = str(error).removeprefix("config key ")
-        raise UsageError(text.removeprefix("address: ").replace("tls.", "--tls-")) from error
+        engine = _engine(options, felt, front_end or own)
+        steps = Steps(engine, woken.set)
+        try:
+            async with _attached(options, gpu.spec.gpu, steps, say), asyncio.TaskGroup() as tasks:
+                if front_end:
+                    serving = partial(front_end.connect, engine)
+                    meeting = tasks.create_task(keep_connected("front end", serving, say, stopping))
+                await _live(engine, steps, felt, front_end, own, stopping, woken)
+                if front_end:
+                    front_end.leave()
+                    meeting.cancel()
+        except ConfigInvalid as error:
+            text = str(error).removeprefix("config key ")
+            raise UsageError(text.removeprefix("address: ").replace("tls.", "--tls-")) from error
 
 
 def _check_profile(profile: Profile) -> None:
@@ -145,31 +121,32 @@ def _check_profile(profile: Profile) -> None:
         raise UsageError(f"{needs}, and a simulated engine has 1; choose a profile of one GPU")
 
 
-def _engine(options: ServeOptions, felt: Felt, clients: Clients | None, controller: Controller) -> Engine:
-    assert clients is not None
-    return Engine(
-        instance=Instance(
-            options.instance,
-            options.role,
-            options.profile,
-            felt.curve,
-            start_s=time.monotonic(),
-            die=Die(speed=options.die_speed),
-        ),
-        change=RoleChange(
-            instance=options.instance,
-            incarnation=secrets.token_hex(8),
-            role=options.role,
-            roles=(Role.PREFILL, Role.DECODE),
-        ),
-        clients=clients,
-        controller=controller,
+def _attached(options: ServeOptions, gpu: str, steps: Steps, say: Say) -> AbstractAsyncContextManager[Attached]:
+    return attach(
+        steps,
+        instance=options.instance,
+        node=options.node,
+        gpus=(gpu,),
+        role=options.role,
+        address=options.controller,
+        tls=options.tls,
+        load_address=f"unix:{options.load_socket}" if options.load_socket else "",
         switch_s=options.profile.switch_s,
+        product=PRODUCT,
+        say=say,
     )
+
+
+def _engine(options: ServeOptions, felt: Felt, clients: Clients | None) -> Engine:
+    assert clients is not None
+    die = Die(speed=options.die_speed)
+    name, role, now_s = options.instance, options.role, time.monotonic()
+    return Engine(Instance(name, role, options.profile, felt.curve, start_s=now_s, die=die), clients)
 
 
 async def _live(
     engine: Engine,
+    steps: Steps,
     felt: Felt,
     front_end: FrontEndLink | None,
     own: OwnLoad | None,
@@ -185,6 +162,7 @@ async def _live(
         if own:
             own.arrive(engine, now_s)
         engine.wake(now_s)
+        steps.look()
         felt.work(engine)
         if front_end:
             front_end.tell_lag(engine, now_s)
