@@ -60,7 +60,7 @@ lock: setup ## choose newer versions and pin them, with hashes, in requirements/
 
 .PHONY: bench
 bench: setup ## run every benchmark
-	@for script in bench/[a-z]*.py; do echo "== $$script"; $(BIN)/python -m bench.$$(basename $$script .py) || exit 1; done
+	@for script in bench/[a-z]*.py bench/rapidd; do echo "== $$script"; $(BIN)/python -m bench.$$(basename $$script .py) || exit 1; done
 
 .PHONY: evaluation
 evaluation: setup ## docs/evaluation.md: every policy on every trace, half an hour (ARGS=--quick)
