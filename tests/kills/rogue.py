@@ -15,7 +15,8 @@ class FreesItsGpus(Guard):
     def _land(self, at_s: float, why: str) -> list[Duty]:
         duties = super()._land(at_s, why)
         for gpu in self._gpus.values():
-            gpu.grant_mw, gpu.void = gpu.spec.ceiling_mw, False
+            gpu.grant_mw = gpu.spec.ceiling_mw
+            duties += self._enforce(gpu, at_s)
         return duties
 
 

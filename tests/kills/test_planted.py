@@ -11,7 +11,7 @@ from tests.kills.books import Above, Held, above, breaches, unwritten_s
 from tests.kills.host import KillHost
 from tests.kills.keeper import CEILING_MW, FALLBACK_MW, Keeper
 from tests.kills.rogue import BUGS
-from tests.kills.steps import GRANTED_MW, Scene, lease_over
+from tests.kills.steps import GRANTED_MW, Scene
 from tools.fake_gpu import Record
 
 STRANGER = """
@@ -25,8 +25,8 @@ pynvml.nvmlDeviceSetPowerManagementLimit(pynvml.nvmlDeviceGetHandleByIndex(0), i
 
 
 async def at_the_end_of_the_lease(scene: Scene) -> None:
-    async with lease_over(scene):
-        pass
+    await scene.granted()
+    scene.keeper.renewing = False
     await scene.until(lambda: breaches(scene.stretches()), "a limit that nobody held")
 
 
@@ -44,6 +44,12 @@ async def while_a_cut_waits(scene: Scene) -> None:
     for gpu in scene.host.driver.gpus:
         gpu.demand_mw = 0  # or the ledger would see by the draw that the cut is not in force
     await scene.granted()
+
+    def is_sampled() -> bool:
+        report = scene.keeper.report
+        return report is not None and all(gpu.draw_at_s > gpu.limit_since_s for gpu in report.gpus)
+
+    await scene.until(is_sampled, "a draw since the limit was read back")
     with scene.host.driver.frozen():
         scene.keeper.aim(scene.swapped)
         await scene.until(lambda: breaches(scene.stretches()), "a limit that is not held any more")
