@@ -189,8 +189,10 @@ class Site:
 
     # ---- engines ----
 
-    def attach(self, instance: str, role: Role, *, gpus: tuple[str, ...] = (), node: str = "n1") -> list[str]:
-        said = hello(instance, role, gpus=gpus or (f"g{instance[1:]}",), node=node)
+    def attach(
+        self, instance: str, role: Role, *, gpus: tuple[str, ...] = (), node: str = "n1", parks: bool = False
+    ) -> list[str]:
+        said = hello(instance, role, gpus=gpus or (f"g{instance[1:]}",), node=node, parks=parks)
         self.engines[instance] = Engine(said, role)
         return self.step(EngineCame(self.now, said))
 
