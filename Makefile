@@ -34,7 +34,7 @@ demo: $(RUN_STAMP) ## two simulated hosts on one real trace, side by side (ARGS=
 test: apt lint ## everything that CI asks for: lint, then all tests
 	@status=0; \
 	$(BIN)/python -m pytest -q -n 2 -m 'not e2e' || status=1; \
-	$(BIN)/python -m pytest -q -n 2 -m e2e tests/kills || status=1; \
+	$(BIN)/python -m pytest -q -n 4 -m e2e tests/kills || status=1; \
 	$(BIN)/python -m pytest -q -m e2e --ignore=tests/kills || status=1; \
 	exit $$status
 
