@@ -23,7 +23,7 @@ budget = "{budget}"
 name = "{node}"
 address = "{node_address}"
 domain = "host"
-gpus = 2
+gpus = {gpus}
 floor = "400W"
 ceiling = "750W"
 fallback = "500W"
@@ -46,6 +46,7 @@ USUAL = {
     "budget": "1.2kW",
     "node": "node-1",
     "node_address": NOBODY,
+    "gpus": "2",
     "control": "",
     "journal": "",
     "address": "127.0.0.1:0",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 FUNCTION_LINES = 60
 FILE_LINES = 400
 PACKAGES = ("rapid", "rapidd", "rapidctl")
-FOLDERS = (*PACKAGES, "tests", "bench", "scripts", "tools")
+FOLDERS = (*PACKAGES, "tests", "bench", "examples", "scripts", "tools")
 GENERATED = "rapid/v1/"
 WAITS = "tests/wait.py"
 
