@@ -242,7 +242,9 @@ def _instance_state(instance: InstanceStatus) -> Cell:
         return Cell(f"serving{pinned}{why}", Tone.WARN if why else Tone.GOOD)
     if instance.phase in (Phase.GONE, Phase.PARKED):
         return Cell(f"{instance.phase.value}{why}", Tone.WARN)
-    return Cell(f"{instance.phase.value} for {instance.target_role.value}{pinned}{why}", Tone.WARN)
+    # On the way to be parked it keeps its role.
+    aim = f" for {instance.target_role.value}" if instance.target_role is not instance.role else ""
+    return Cell(f"{instance.phase.value}{aim}{pinned}{why}", Tone.WARN)
 
 
 def _slo_table(slo: SloStatus) -> Table:

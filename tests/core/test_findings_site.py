@@ -56,9 +56,9 @@ def with_rack(**changes: object) -> Status:
     return replace(good, domains=(good.domains[0], replace(good.domains[1], **changes)))  # type: ignore[arg-type]
 
 
-def failing(status: Status) -> Status:
+def failing(status: Status, phase: Phase = Phase.FAILED) -> Status:
     first, *others = status.instances
-    return replace(status, instances=(replace(first, phase=Phase.FAILED, problem="no memory"), *others))
+    return replace(status, instances=(replace(first, phase=phase, problem="no memory"), *others))
 
 
 def wrong(status: Status) -> Finding:
@@ -137,6 +137,13 @@ def test_a_cluster_in_order_is_green_all_over() -> None:
             "engine",
             "p0",
             "failed: no memory",
+            "look at its log on h1, then start it again",
+        ),
+        (
+            failing(picture(), Phase.UNCERTAIN),
+            "engine",
+            "p0",
+            "uncertain: no memory",
             "look at its log on h1, then start it again",
         ),
     ],

@@ -3,6 +3,8 @@
 import json
 from dataclasses import replace
 
+import pytest
+
 from rapid.core.cluster import GpuHealth, NodeHealth, Phase, Role
 from rapid.core.status import Status
 from rapid.core.watched import GpuWatch, Mover, NodeWatch
@@ -80,7 +82,10 @@ def test_each_red_thing_alone_is_enough() -> None:
             replace(good, nodes=(replace(h1, gpus=(replace(h1.gpus[0], health=health),)), h2))
             for health in (GpuHealth.DENIED, GpuHealth.LOST, GpuHealth.MISMATCH)
         ),
-        replace(good, instances=(replace(good.instances[0], phase=Phase.FAILED),)),
+        *(
+            replace(good, instances=(replace(good.instances[0], phase=phase),))
+            for phase in (Phase.FAILED, Phase.UNCERTAIN)
+        ),
     ]
     assert [len(troubles(red)) for red in reds] == [1] * len(reds)
 
@@ -88,9 +93,8 @@ def test_each_red_thing_alone_is_enough() -> None:
 def test_what_an_operator_chose_or_saw_leave_is_not_red() -> None:
     good = picture()
     off = replace(good.nodes[1], health=NodeHealth.RELEASED, gpus=(replace(good.nodes[1].gpus[0], managed=False),))
-    calm = replace(
-        good, nodes=(good.nodes[0], off), instances=(replace(good.instances[0], phase=Phase.GONE),), paused=True
-    )
+    left = tuple(replace(good.instances[0], phase=phase) for phase in (Phase.GONE, Phase.PARKED))
+    calm = replace(good, nodes=(good.nodes[0], off), instances=left, paused=True)
     assert troubles(calm) == []
 
 
@@ -101,6 +105,20 @@ def test_a_role_change_a_pin_and_a_pause_can_be_seen(ctl: Ctl, controller: FakeC
     text = ctl("status").stdout
     assert "policy rapid  paused  epoch 3" in text
     assert "h1/1  d0        decode       600     558     0   41  draining for prefill, pinned\n" in text
+
+
+@pytest.mark.parametrize(
+    ("phase", "words"),
+    [(Phase.PARKED, "parked"), (Phase.DRAINING, "draining"), (Phase.UNCERTAIN, "uncertain: no answer")],
+)
+def test_an_instance_that_is_parked_or_about_to_be_or_does_not_know_its_role_can_be_seen(
+    ctl: Ctl, controller: FakeController, phase: Phase, words: str
+) -> None:
+    good = picture()
+    problem = "no answer" if phase is Phase.UNCERTAIN else ""
+    one = replace(good.instances[1], phase=phase, problem=problem)
+    controller.status = replace(good, instances=(good.instances[0], one, good.instances[2]))
+    assert f"h1/1  d0        decode       600     558     0   41  {words}\n" in ctl("status").stdout
 
 
 def test_what_is_not_measured_is_not_shown_as_a_number(ctl: Ctl, controller: FakeController) -> None:
