@@ -1,6 +1,7 @@
 """The counters of an instance."""
 
-from rapid.sim.model.tally import LatencyCounter, Tally
+from rapid.core.latency_counter import LatencyCounter
+from rapid.sim.model.tally import Tally
 
 
 def test_a_histogram_is_made_anew_only_after_a_new_duration() -> None:
