@@ -43,7 +43,7 @@ class Settings:
     domains: tuple[Domain, ...]
     nodes: tuple[NodeSpec, ...]
     slo: SloTargets = field(default_factory=SloTargets)
-    policy: str = "rapid"
+    policy: str = "predictive"
     policy_settings: Mapping[str, float] = field(default_factory=dict)
     tick_s: float = 0.5
     lease_s: float = 5.0

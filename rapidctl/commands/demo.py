@@ -27,7 +27,7 @@ rapidctl demo --seconds 20 --json | tail -n 1   for machines
 """
 SHAPE = """
 one object, as the last line:
-{"hosts": {"uniform": HOST, "rapid": HOST}, "budget_w": W, "over_budget_s": S, "picture": PATH or null,
+{"hosts": {"uniform": HOST, "predictive": HOST}, "budget_w": W, "over_budget_s": S, "picture": PATH or null,
  "workload", "seconds", "ttft_target_s", "tpot_target_s", "rate_rule", "rate_scale", "offered_rps",
  "predicted_attainment" (null with --rate-scale), "within_rule", "restarts", "arrival_lag_max_s", "cpu_cores"}
 with --policy NAME the second host's key is NAME; over_budget_s is the sum over the hosts. HOST:
@@ -51,7 +51,7 @@ STOPPED, TERMINATED = 130, 143  # as shells report SIGINT and SIGTERM
     "code 1 if any instant was over budget.",
 )
 @click.option("--workload", default="azure", metavar="azure|sonnet|FILE", help="What users ask for.")
-@click.option("--policy", type=click.Choice(NAMES), default="rapid", help="The policy of the second host.")
+@click.option("--policy", type=click.Choice(NAMES), default="predictive", help="The policy of the second host.")
 @click.option(
     "--rate-scale",
     type=click.FloatRange(0, 1000, min_open=True),

@@ -65,7 +65,11 @@ one object:
 )
 @trace_options(rate=True)
 @click.option(
-    "--policy", type=PolicyType(), default="rapid", metavar="NAME[:key=value,...]", help="Who decides: rapid:step=50W."
+    "--policy",
+    type=PolicyType(),
+    default="predictive",
+    metavar="NAME[:key=value,...]",
+    help="Who decides: rapid:step=50W.",
 )
 @LIMITS
 @site_options

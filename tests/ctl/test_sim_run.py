@@ -125,7 +125,7 @@ def test_colocated_instances_are_all_mixed() -> None:
         (("--policy", "uniform:step=5W"), "policy uniform has no setting 'step' (it has: none)"),
         (("--policy", "rapid:step"), "'step' is no setting; write rapid:key=value"),
         (("--policy", "rapid:step=5W,step=6W"), "step is given twice"),
-        (("--limits", "750/450"), "--limits is for policy static, not for rapid"),
+        (("--limits", "750/450"), "--limits is for policy static, not for predictive"),
         (("--limits", "750", "--policy", "static"), "--limits '750': write prefill/decode in watts, as in 750/450"),
         (("--limits", "700/400", "--policy", "static:decode=450W"), "both state limits; leave one out"),
         (("--rate", "3", "--rate-scale", "2"), "--rate and --rate-scale both say how fast; leave one out"),
