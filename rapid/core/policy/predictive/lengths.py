@@ -27,6 +27,8 @@ class Lengths:
 
     def add_prompts(self, tokens: int, prompts: int) -> None:
         """What one instance has processed since the last look."""
+        if tokens <= 0:  # an engine that does not count them
+            return
         near = self._near_tokens or tokens / prompts
         near += (tokens - prompts * near) / (prompts + _NEAR_PROMPTS)
         # By the mean with them, so that a new mix is soon no news; what they have moved it by is given back, and what
