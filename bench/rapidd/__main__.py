@@ -23,6 +23,7 @@ from bench.rapidd.trials import Found, Plan, examine, renewing, share
 from tools.fake_gpu import NoCompiler
 
 GPUS, TARGET_GPUS = (1, 8, 16), 8
+WINDOWS = 5
 LOOPS = {
     "nvidia-smi, once a second": ("each", 1000),
     "nvidia-smi, ten a second": ("each", 100),
@@ -43,7 +44,7 @@ class Case:
 def main() -> int:
     options = parse()
     plan: Plan = options.plan
-    few = Plan(plan.windows, plan.window_s, max(1, plan.trials // 4))
+    few = Plan(min(plan.windows, WINDOWS), plan.window_s, max(1, plan.trials // 4))
     cases = [Case("rapidd", gpus, daemon, plan) for gpus in options.gpus]
     for name, (kind, pause_ms) in LOOPS.items() if options.loops else ():
         cases += [Case(name, gpus, partial(loop, kind=kind, pause_ms=pause_ms), few) for gpus in options.gpus]
@@ -54,7 +55,7 @@ def main() -> int:
         for case in cases:
             found.append((case, asyncio.run(run(case))))
             print_row(case.name, case.gpus, found[-1][1])
-        print_waits(TARGET_GPUS, asyncio.run(by_wait(plan)))
+        print_waits(TARGET_GPUS, asyncio.run(by_wait(few)))
         print(smi_costs())
     except NoCompiler as error:
         print(error)
@@ -113,7 +114,12 @@ load {os.getloadavg()[0]:.1f}"""
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=bench.rapidd.__doc__)
     parser.add_argument("--gpus", type=int, nargs="+", default=GPUS, help="default: 1 8 16")
-    parser.add_argument("--windows", type=int, default=5, help="of steady work; more make a long run (default: 5)")
+    parser.add_argument(
+        "--windows",
+        type=int,
+        default=WINDOWS,
+        help=f"of steady work; more make a long run of rapidd (default: {WINDOWS})",
+    )
     parser.add_argument("--seconds", type=float, default=10.0, help="of one window (default: 10)")
     parser.add_argument("--trials", type=int, default=40, help="of each latency (default: 40)")
     parser.add_argument("--no-loops", dest="loops", action="store_false", help="rapidd alone")
