@@ -43,7 +43,7 @@ class RunningDemo:
         return json.loads(self.words.splitlines()[-1])
 
     def programs(self) -> dict[str, int]:
-        """Process ids by host and name, as in rapid/e3."""
+        """Process ids by host and name, as in predictive/e3."""
         found = {}
         for child in psutil.Process(self.process.pid).children():
             self.seen.add(child.pid)

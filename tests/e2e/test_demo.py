@@ -26,7 +26,7 @@ def test_last_line_is_the_contract_and_the_budget_holds() -> None:
     with running_demo("--seconds", "8", "--json") as demo:
         assert demo.wait_end() == 0, demo.talk
         document = demo.document()
-        assert list(document["hosts"]) == ["uniform", "rapid"]
+        assert list(document["hosts"]) == ["uniform", "predictive"]
         for host in document["hosts"].values():
             assert set(host) >= HOST_KEYS
             assert host["over_budget_s"] == 0
@@ -36,7 +36,7 @@ def test_last_line_is_the_contract_and_the_budget_holds() -> None:
             assert host["joules_per_output_token"] > 0
         assert (document["budget_w"], document["over_budget_s"]) == (4800, 0)
         assert document["hosts"]["uniform"]["watts_moved"] == document["hosts"]["uniform"]["role_moves"] == 0
-        picture = (demo.folder.parent / "demo-out" / "azure-rapid.png").resolve()
+        picture = (demo.folder.parent / "demo-out" / "azure-predictive.png").resolve()
         assert document["picture"] == str(picture)
         assert picture.read_bytes().startswith(b"\x89PNG")
         # A busy machine may delay news; the model itself does not slow down with it.
@@ -45,7 +45,7 @@ def test_last_line_is_the_contract_and_the_budget_holds() -> None:
 
 
 def test_write_behind_the_daemons_back_is_found_and_makes_the_exit_code_1() -> None:
-    with running_demo("--seconds", "4", "--rate-scale", "2", "--json") as demo:
+    with running_demo("--policy", "rapid", "--seconds", "4", "--rate-scale", "2", "--json") as demo:
         demo.wait_ready()
         with SimGpu.open(demo.folder / "rapid" / "gpus" / "5.gpu") as gpu:
             gpu.set_limit(750_000, time.monotonic())
