@@ -88,6 +88,8 @@ class GpuState:
     def wrote(self, asked_mw: int, seen: Seen | None, at_s: float) -> None:
         """A write has ended. None: nobody knows what is in force, it may be either."""
         self.writing_mw = None
+        if self.forgotten:
+            seen = None  # the driver began anew meanwhile, and what was read back may be older than that
         self.drift.stands(seen)
         seen_mw = max(self.limit_mw, asked_mw) if seen is None else self.most_mw(seen)
         self.see_limit(seen_mw, at_s, read=seen is not None)

@@ -97,6 +97,20 @@ def test_a_reload_during_a_write_has_it_written_again() -> None:
     assert host.limit_mw() == 550 * W
 
 
+def test_a_landing_is_not_over_while_a_reload_may_have_undone_it() -> None:
+    """Promise 3: what was read back before the driver began anew says nothing of what is in force now."""
+    host = teller()
+    host.grant(2, {"g0": 550 * W})
+    host.finish()
+    host.do(host.guard.stop(host.now))
+    happens(host, EventKind.RELOADED)
+    host.finish("g0")
+    assert "g0" in host.guard.aloft, "the write that has ended may have been for the driver that is gone"
+    host.finish()
+    assert not host.guard.aloft
+    assert host.limit_mw() <= 400 * W
+
+
 def test_one_who_asks_for_less_right_after_us_is_not_taken_for_a_driver_that_rounds() -> None:
     host = teller()
     host.grant(2, {"g0": 600 * W})

@@ -36,7 +36,8 @@ async def ends_in_order(scene: Scene) -> None:
     """Landed, or it says that it could not."""
     await scene.until(lambda: scene.daemon.poll() is not None, "the end")
     landed = max(scene.host.limits_mw()) <= FALLBACK_MW
-    assert scene.daemon.returncode in ((0,) if landed else (1,)), scene.host.log.read_text()
+    told = f"exit {scene.daemon.returncode}, limits {scene.host.limits_mw()}\n{scene.host.log.read_text()}"
+    assert scene.daemon.returncode in ((0,) if landed else (1,)), told
 
 
 async def stop(scene: Scene) -> None:
