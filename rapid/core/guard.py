@@ -91,9 +91,8 @@ class Guard:
 
     @property
     def aloft(self) -> tuple[str, ...]:
-        """The managed GPUs that may be above their fallbacks now."""
-        gpus = self._gpus.items()
-        return tuple(name for name, gpu in gpus if gpu.cover_mw > gpu.spec.fallback_mw and not gpu.unmanaged)
+        """The managed GPUs that may be above their fallbacks now; of one that does not answer nobody knows."""
+        return tuple(name for name, gpu in self._gpus.items() if gpu.may_be_aloft and not gpu.unmanaged)
 
     def begin(self, at_s: float) -> list[Duty]:
         """Bring every GPU to min(limit in force, fallback), or to its floor if that limit cannot be read. A GPU that is

@@ -58,6 +58,11 @@ class GpuState:
         return max(most_mw, self.spec.ceiling_mw) if self.unmanaged else most_mw
 
     @property
+    def may_be_aloft(self) -> bool:
+        """It may be above its fallback: by what is known, or because what is known may have been forgotten."""
+        return self.cover_mw > self.spec.fallback_mw or self.forgotten or self.read_health is GpuHealth.LOST
+
+    @property
     def clamped(self) -> bool:
         """The device was asked for the limit wanted, and goes no higher: it rounds, or something holds it down."""
         if self.limit_mw >= self.want_mw or self.write_problem or self.tried is None or self.tried[0] != self.want_mw:

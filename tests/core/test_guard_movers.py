@@ -111,6 +111,18 @@ def test_a_landing_is_not_over_while_a_reload_may_have_undone_it() -> None:
     assert host.limit_mw() <= 400 * W
 
 
+def test_a_gpu_that_does_not_answer_has_not_landed() -> None:
+    """Promise 6: it was at its fallback when it was last heard, and the driver may begin anew at any moment."""
+    host = landed()
+    host.do(host.guard.stop(host.now))
+    assert not host.guard.aloft
+    happens(host, EventKind.LOST, detail="Driver Not Loaded")
+    assert "g0" in host.guard.aloft
+    host.sample("g0")
+    host.finish()
+    assert not host.guard.aloft, "it answers, and was written once more"
+
+
 def test_one_who_asks_for_less_right_after_us_is_not_taken_for_a_driver_that_rounds() -> None:
     host = teller()
     host.grant(2, {"g0": 600 * W})

@@ -37,7 +37,8 @@ async def ends_in_order(scene: Scene) -> None:
     await scene.until(lambda: scene.daemon.poll() is not None, "the end")
     landed = max(scene.host.limits_mw()) <= FALLBACK_MW
     told = f"exit {scene.daemon.returncode}, limits {scene.host.limits_mw()}\n{scene.host.log.read_text()}"
-    assert scene.daemon.returncode in ((0,) if landed else (1,)), told
+    lost = any(gpu.lost for gpu in scene.host.driver.gpus)  # then nobody can know, and it may not say that all is well
+    assert scene.daemon.returncode in ((0,) if landed and not lost else (1,)), told
 
 
 async def stop(scene: Scene) -> None:

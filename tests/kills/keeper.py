@@ -98,6 +98,8 @@ class Keeper:
                     await first_of(self._talk(channel), self._hang_up.wait())
             except grpc.aio.AioRpcError as error:
                 self.refusals.append(error.details() or "")
+            except asyncio.InvalidStateError:
+                pass  # the stream had ended before we wrote: dial again
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(REDIAL_S):
                     await self._over.wait()
