@@ -37,6 +37,16 @@ class Fleet:
     to_prefill: int = 0
     to_decode: int = 0
 
+    @property
+    def count(self) -> int:
+        """All of them."""
+        return self.prefill + self.decode + self.to_prefill + self.to_decode
+
+    @property
+    def most_moving(self) -> int:
+        """How many may be on their way at once: the rest has to serve."""
+        return max(2, self.count // 8)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

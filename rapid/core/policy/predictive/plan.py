@@ -117,6 +117,11 @@ class Ground:
 
         return sorted(able, key=to_drain)[: abs(moves)]
 
+    def changes(self, plan: Plan, movers: Iterable[InstanceView], models: Models) -> dict[str, int]:
+        """The limits under the plan that are not as they are now."""
+        limits_mw = self.limits(plan, movers, models)
+        return {gpu.gpu: limits_mw[gpu.gpu] for gpu in self.view.gpus if limits_mw[gpu.gpu] != gpu.limit_mw}
+
     def limits(self, plan: Plan, movers: Iterable[InstanceView], models: Models) -> dict[str, int]:
         """A limit for every GPU in the view that the domains have room for.
 

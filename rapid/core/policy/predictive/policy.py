@@ -120,15 +120,14 @@ class Predictive:
         answers; decode fills up as slowly as answers take, and gets an instance in the time of a prompt.
         """
         settings, fleet = self.settings, ground.fleet
-        instances = fleet.prefill + fleet.decode + fleet.to_prefill + fleet.to_decode
-        lacking = min(round(settings.lean * instances), instances - 1) - fleet.prefill - fleet.to_prefill
-        moves = min(lacking, fleet.decode - 1, max(2, instances // 8))
+        lacking = min(round(settings.lean * fleet.count), fleet.count - 1) - fleet.prefill - fleet.to_prefill
+        moves = min(lacking, fleet.decode - 1, fleet.most_moving)
         movers = ground.movers(moves, self.models) if moves > 0 else []
         if not movers or ground.transit_gpus:
             return Targets({}, {}, "nobody has asked for anything yet")
-        plan = list(ground.splits(len(movers), int(settings.levels)))[-2:][0]
-        limits_mw = ground.limits(plan, movers, self.models)
-        changed = {gpu.gpu: limits_mw[gpu.gpu] for gpu in ground.view.gpus if limits_mw[gpu.gpu] != gpu.limit_mw}
+        splits = list(ground.splits(len(movers), int(settings.levels)))
+        plan = splits[max(0, len(splits) - 2)]  # nearly as much for prefill as there is
+        changed = ground.changes(plan, movers, self.models)
         roles = self._move(movers, len(movers), ground.view.at_s)
         return Targets(changed, roles, "nobody has asked for anything yet: leans to prefill, which bursts hit first")
 
@@ -136,12 +135,13 @@ class Predictive:
 
     def _choose(self, ground: Ground, demand: Demand) -> Targets:
         settings, view = self.settings, ground.view
-        outlook = self._outlook(ground, demand)
+        drain_s = self._drain_s(ground, demand)
+        outlook = self._outlook(ground, demand, drain_s)
         hold = ground.hold()
         held = outlook.forecast(hold)
         found: list[tuple[float, Plan, Forecast]] = []
         cost = settings.move_cost * min(1.0, SMALL_FLEET / len(view.instances))
-        for moves in self._moves(ground):
+        for moves in self._moves(ground, drain_s):
             for plan in ground.splits(moves, int(settings.levels)):
                 forecast = outlook.forecast(plan)
                 found.append((forecast.value - cost * abs(moves), plan, forecast))
@@ -160,25 +160,22 @@ class Predictive:
         movers = ground.movers(plan.moves, self.models) if plan.moves else []
         if len(movers) < abs(plan.moves):
             movers, (value, plan, forecast) = [], stay
-        limits_mw = ground.limits(plan, movers, self.models)
-        changed = {gpu.gpu: limits_mw[gpu.gpu] for gpu in view.gpus if limits_mw[gpu.gpu] != gpu.limit_mw}
+        changed = ground.changes(plan, movers, self.models)
         largest_mw = max((abs(mw - ground.gpus[gpu].limit_mw) for gpu, mw in changed.items()), default=0)
         if not movers and largest_mw < settings.least_move_mw:
             return self._targets(ground, demand, {}, {}, hold, held, held, found)
         roles = self._move(movers, plan.moves, view.at_s)
         return self._targets(ground, demand, changed, roles, plan, forecast, held, found)
 
-    def _moves(self, ground: Ground) -> list[int]:
+    def _moves(self, ground: Ground, drain_s: float) -> list[int]:
         """Numbers of instances that may change role now: none, one, or in a large fleet several at once."""
         settings, fleet, at_s = self.settings, ground.fleet, ground.view.at_s
-        instances = fleet.prefill + fleet.decode + fleet.to_prefill + fleet.to_decode
-        moving = fleet.to_prefill + fleet.to_decode
-        many = max(1, instances // 16)
+        many = max(1, fleet.count // 16)
         moves = [0]
-        if moving >= max(2, instances // 8):
+        if fleet.to_prefill + fleet.to_decode >= fleet.most_moving:
             return moves
         for way, left in ((1, fleet.decode), (-1, fleet.prefill)):
-            if way > 0 and self._drain_s(ground, self.offered.now) > settings.longest_drain_s:
+            if way > 0 and drain_s > settings.longest_drain_s:
                 continue
             wait_s = settings.back_s if way == -self._moved else settings.again_s
             if left >= 2 and at_s - self._moved_s >= wait_s:
@@ -206,7 +203,7 @@ class Predictive:
         count = len(ground.gpus)
         return ground.transit_gpus == 0 and ground.room_mw - spent_mw > least_mw * count
 
-    def _outlook(self, ground: Ground, demand: Demand) -> Outlook:
+    def _outlook(self, ground: Ground, demand: Demand, drain_s: float) -> Outlook:
         settings, view = self.settings, ground.view
         gpu = next(ground.gpus[gpu] for one in ground.serving[Role.DECODE] for gpu in one.gpus if gpu in ground.gpus)
         switch_s = max((one.switch_s for one in view.instances), default=1.0)
@@ -223,7 +220,7 @@ class Predictive:
             switch_s={to_prefill: self.switches.mean_s(to_prefill) for to_prefill in (True, False)},
             engine_switch_s=switch_s,
             oldest_s=view.latencies.oldest_wait_s,
-            drain_s=self._drain_s(ground, demand),
+            drain_s=drain_s,
         )
 
     def _drain_s(self, ground: Ground, demand: Demand) -> float:
