@@ -11,10 +11,10 @@ from rapid.config.node import EngineTable
 from rapid.core.cluster import PhaseLoad
 from rapid.core.errors import Refused, ScrapeFailed
 from rapid.core.scraped import Follower, Scraped
+from rapid.pages.kinds import KINDS, read
+from rapid.pages.page import Page
 from rapidd.load.http import fetch
-from rapidd.load.kinds import KINDS, read
 from rapidd.load.owners import Lister, Owners, list_pids
-from rapidd.load.page import Page
 from rapidd.load.push import LoadTable
 from rapidd.talk import Talk
 

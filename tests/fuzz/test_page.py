@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from rapid.core.errors import ScrapeFailed
-from rapidd.load.page import Page
+from rapid.pages.page import Page
 from tests.fuzz.planted import caught
 from tests.node.test_load_page import PICKER, is_a_page_or_a_complaint, page, texts
 

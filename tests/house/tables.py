@@ -43,10 +43,18 @@ AREAS = (
     Area("rapid.facts", (ERRORS, "rapid.core.findings", "rapid.tls")),
     Area(
         "rapid.engine",
-        (*NOUNS, "rapid.core.commands", "rapid.core.latency_counter", "rapid.core.role_change", *SHELL),
+        (
+            *NOUNS,
+            "rapid.core.commands",
+            "rapid.core.latency_counter",
+            "rapid.core.reconcile",
+            "rapid.core.role_change",
+            *SHELL,
+        ),
         ("grpc",),
     ),
     Area("rapid.scrape", (ERRORS,), ("prometheus_client",)),
+    Area("rapid.pages", (*NOUNS, "rapid.core.scraped"), ("prometheus_client",)),
     Area("rapid.notify", (ERRORS,)),
     Area("rapid.clock", (ERRORS,)),
     Area(
@@ -56,7 +64,9 @@ AREAS = (
     ),
     Area("rapidd.device", NOUNS, ("pynvml", "amdsmi", "psutil")),
     Area("rapidd.device.sim", (*NOUNS, "rapid.simgpu", "rapidd.device")),
-    Area("rapidd.load", (*NOUNS, *DAEMON, "rapid.core.scraped", "rapidd.talk"), (*SERVER, "h11", "psutil")),
+    Area(
+        "rapidd.load", (*NOUNS, *DAEMON, "rapid.core.scraped", "rapid.pages", "rapidd.talk"), (*SERVER, "h11", "psutil")
+    ),
     Area("rapidctl", (ERRORS, "rapidctl.commands", "rapidctl.output"), ("click",)),
     Area("rapidctl.output", SHAPES, ("click", "msgspec", "rich")),
     Area(
@@ -73,6 +83,20 @@ AREAS = (
         "rapidctl.commands.doctor",
         (*SHAPES, "rapid.clock", "rapid.core.findings", "rapidctl.commands", "rapidctl.doctor", "rapidctl.output"),
         ("click",),
+    ),
+    Area(
+        "rapidctl.commands.attach",
+        (
+            *SHAPES,
+            "rapid.config",
+            "rapid.core.findings",
+            "rapid.log",
+            "rapid.tls",
+            "rapidctl.commands",
+            "rapidctl.engines",
+            "rapidctl.output",
+        ),
+        ("click", "msgspec"),
     ),
     Area(
         "rapidctl.doctor",
@@ -131,7 +155,20 @@ AREAS = (
         ("click", "matplotlib", "numpy", "rich"),
     ),
     Area("rapidctl.controller", ("rapid.core", *DAEMON), (*SERVER, "click", "msgspec")),
-    Area("rapidctl.engines", (*NOUNS, *SHELL, "rapid.engine"), ("grpc", "structlog")),
+    Area(
+        "rapidctl.engines",
+        (
+            *SHAPES,
+            *SHELL,
+            "rapid.config",
+            "rapid.core.findings",
+            "rapid.core.scraped",
+            "rapid.engine",
+            "rapid.pages",
+            "rapidctl.client",
+        ),
+        ("aiohttp", "grpc", "msgspec", "structlog"),
+    ),
 )
 
 # Core may compute and no more: no clock, dice, files, sockets, tasks or logs can come from these.

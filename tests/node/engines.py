@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from rapidd.load.page import Page, Picker
+from rapid.pages.page import Page, Picker
 
 PAGES = Path(__file__).parent / "pages"  # of engines that ran
 VLLM_TTFT_S = (

@@ -5,7 +5,7 @@ import pytest
 from rapid.core.cluster import Histogram, Role
 from rapid.core.errors import ScrapeFailed
 from rapid.core.scraped import Scraped
-from rapidd.load.kinds import KINDS, read
+from rapid.pages.kinds import KINDS, read
 from tests.node.engines import PAGES, VLLM_TPOT_S, VLLM_TTFT_S, Sglang, Vllm, paged
 
 

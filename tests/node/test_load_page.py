@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from rapid.core.errors import ScrapeFailed
 from rapid.core.scraped import Follower
+from rapid.pages.kinds import KINDS, read
+from rapid.pages.page import BUCKETS_MAX, COUNT_MAX, GAUGE_MAX, LINE_MAX_BYTES, PAGE_MAX_BYTES, SERIES_MAX, Page, Picker
 from rapid.wire.common import decode_push, encode_push
-from rapidd.load.kinds import KINDS, read
-from rapidd.load.page import BUCKETS_MAX, COUNT_MAX, GAUGE_MAX, LINE_MAX_BYTES, PAGE_MAX_BYTES, SERIES_MAX, Page, Picker
 from tests.node.engines import PAGES, Sglang, Vllm, paged
 
 PICKER = Picker(("waits", "done_total", "took_seconds", "full"))

@@ -9,8 +9,8 @@ from dataclasses import replace
 from rapid.core.cluster import Role
 from rapid.core.errors import ScrapeFailed
 from rapid.core.scraped import Scraped
-from rapidd.load import sglang, vllm
-from rapidd.load.page import Page, Picker
+from rapid.pages import sglang, vllm
+from rapid.pages.page import Page, Picker
 
 INFLIGHT, DURATION = "dynamo_component_inflight_requests", "dynamo_component_request_duration_seconds"
 QUEUED = "dynamo_work_handler_queue_depth"  # of the whole worker; it has no labels

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from rapid.core.cluster import Role
 from rapid.core.errors import ScrapeFailed
 from rapid.core.scraped import Scraped
-from rapidd.load.page import GAUGE_MAX, Page, Picker, Series, total
+from rapid.pages.page import GAUGE_MAX, Page, Picker, Series, total
 
 WAITING, RUNNING, KV_USED = "sglang:num_queue_reqs", "sglang:num_running_reqs", "sglang:token_usage"
 BOOTSTRAP, INFLIGHT = "sglang:num_prefill_bootstrap_queue_reqs", "sglang:num_prefill_inflight_queue_reqs"

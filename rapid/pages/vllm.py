@@ -7,7 +7,7 @@ there, so on a mixed instance that serves many of them the TPOT looks better tha
 from rapid.core.cluster import Role
 from rapid.core.errors import ScrapeFailed
 from rapid.core.scraped import Scraped
-from rapidd.load.page import Page, Picker
+from rapid.pages.page import Page, Picker
 
 WAITING, RUNNING = "vllm:num_requests_waiting", "vllm:num_requests_running"
 KV_USED, KV_USED_BEFORE = "vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"

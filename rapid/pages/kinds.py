@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from rapid.core.errors import ScrapeFailed
 from rapid.core.scraped import Scraped
-from rapidd.load import dynamo, sglang, vllm
-from rapidd.load.page import Page, Picker
+from rapid.pages import dynamo, sglang, vllm
+from rapid.pages.page import Page, Picker
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """One page of Prometheus text, read as it comes in: only the series that are wanted are parsed and kept.
 
 An engine shows some thousand series and we want a few dozen, so picking lines by name before they are parsed makes a
-page ten times cheaper. Everything is bounded while it is read: nobody can make this daemon hold, or parse, a flood.
+page ten times cheaper. Everything is bounded while it is read: nobody can make us hold, or parse, a flood.
 """
 
 import math
