@@ -64,6 +64,13 @@ def parse(text: str, shape: type[Shape], *, path: Path, hook: Callable[[Any, Any
         raise ConfigUnreadable(str(path), "holds a number of thousands of digits") from None
     except RecursionError:
         raise ConfigUnreadable(str(path), "has lists or tables nested too deeply") from None
+    return convert(raw, shape, path=path, hook=hook)
+
+
+def convert(
+    raw: Mapping[str, Any], shape: type[Shape], *, path: Path, hook: Callable[[Any, Any], Any] | None = None
+) -> Shape:
+    """What TOML, or a command line, has given by key, as `shape`. Raises ConfigInvalid."""
     table = _table(inspect.type_info(shape))
     assert table is not None, shape
     _refuse_unknown(raw, table, raw)

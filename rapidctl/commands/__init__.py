@@ -38,6 +38,7 @@ SECTIONS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             Entry("pause", "pause", "Stop the policy; budgets still hold."),
             Entry("resume", "resume", "Start the policy again."),
             Entry("node", "node", "Say that a silent node is off."),
+            Entry("attach", "attach", "Put an engine under RAPID's care: SGLang, vLLM, Dynamo, any command."),
         ),
     ),
     (

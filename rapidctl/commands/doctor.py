@@ -6,17 +6,17 @@ from pathlib import Path
 
 import click
 
-from rapid.core.findings.base import GRADE_COLUMNS, Grade, documents, is_red, laid_out, merged, summary
+from rapid.core.findings.base import documents, is_red, laid_out, merged, summary
 from rapid.core.findings.site import lost_mw
 from rapid.core.status import NodeStatus, Status
 from rapidctl import output
+from rapidctl.commands._findings import finding_line
 from rapidctl.commands._names import completer, nodes
 from rapidctl.commands._verb import Options, Verb, tls_of
 from rapidctl.commands._words import number_w
-from rapidctl.output import Block, Cell, Column, Document, Line, Table, Tone
+from rapidctl.output import Block, Cell, Column, Document, Table
 
 CONFIG = Path("/etc/rapid/controller.toml")
-TONES = {Grade.GREEN: Tone.GOOD, Grade.YELLOW: Tone.WARN, Grade.RED: Tone.BAD}
 EXAMPLES = """\
 rapidctl doctor                     # best as root on the controller's host
 rapidctl doctor --node h1
@@ -71,19 +71,13 @@ def command(options: Options, node: str, config: Path) -> None:
         "on_loss": None if examined.status is None else _on_loss(examined.status),
     }
     width = output.terminal_width(sys.stdout)
-    blocks: list[Block] = [_line(row.grade, row.text) for row in laid_out(findings, width)]
+    blocks: list[Block] = [finding_line(row.grade, row.text) for row in laid_out(findings, width)]
     if node and examined.status is not None:
         blocks += [output.line(), *_table(examined.status.nodes)]
     blocks += [output.line(), output.line(summary(findings))]
     output.show(output.Page(document, tuple(blocks)), as_json=options.as_json)
     if is_red(findings):
         raise click.exceptions.Exit(1)
-
-
-def _line(grade: Grade | None, text: str) -> Line:
-    if grade is None:
-        return output.line(" " * GRADE_COLUMNS + text)
-    return Line((Cell(grade.value, TONES[grade]), Cell(" " * (GRADE_COLUMNS - len(grade.value)) + text)))
 
 
 def _table(nodes: tuple[NodeStatus, ...]) -> list[Block]:

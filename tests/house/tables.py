@@ -79,6 +79,7 @@ AREAS = (
         (*SHAPES, "rapid.v1", "rapid.wire", "rapid.config", "rapid.tls", "rapidctl.client", "rapidctl.output"),
         ("click", "grpc", "rich"),
     ),
+    Area("rapidctl.commands._findings", (*SHAPES, "rapid.core.findings", "rapidctl.output")),
     Area(
         "rapidctl.commands.doctor",
         (*SHAPES, "rapid.clock", "rapid.core.findings", "rapidctl.commands", "rapidctl.doctor", "rapidctl.output"),
@@ -162,6 +163,7 @@ AREAS = (
             *SHELL,
             "rapid.config",
             "rapid.core.findings",
+            "rapid.core.restarts",
             "rapid.core.scraped",
             "rapid.engine",
             "rapid.pages",
