@@ -11,7 +11,7 @@ GENERATED = "rapid/v1/"
 WAITS = "tests/wait.py"
 
 ERRORS = "rapid.core.errors"
-NOUNS = ("rapid.core.cluster", "rapid.core.watched", ERRORS)
+NOUNS = ("rapid.core.cluster", "rapid.core.facility.nouns", "rapid.core.watched", ERRORS)
 SHAPES = (*NOUNS, "rapid.core.settings", "rapid.core.status")
 NODE_CORE = ("rapid.core.drift", "rapid.core.excursion", "rapid.core.guard", "rapid.core.vigil")
 SHELL = ("rapid.v1", "rapid.wire", "rapid.clock", "rapid.log", "rapid.rpc", "rapid.tls")
@@ -171,6 +171,8 @@ AREAS = (
         ),
         ("aiohttp", "grpc", "msgspec", "structlog"),
     ),
+    # It runs in the environment of Dynamo, where nothing else of ours, nor of what we need, may be asked for.
+    Area("rapidctl.engines.dynamo_worker", (), ("dynamo",)),
 )
 
 # Core may compute and no more: no clock, dice, files, sockets, tasks or logs can come from these.

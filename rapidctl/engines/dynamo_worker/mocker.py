@@ -1,0 +1,41 @@
+"""Dynamo's own engine without a GPU."""
+
+from collections.abc import Sequence
+
+from rapidctl.engines.dynamo_worker.half import Half
+from rapidctl.engines.dynamo_worker.words import without_mode
+
+
+async def mocker(words: Sequence[str], role: str) -> Half:
+    """Dynamo's own engine without a GPU (dynamo.mocker), with the words of its command line."""
+    from dynamo.common.utils.runtime import create_runtime
+    from dynamo.llm import EngineType, EntrypointArgs, make_engine, run_input
+    from dynamo.mocker.args import parse_args
+    from dynamo.mocker.config import apply_worker_engine_args_overrides, build_runtime_config, load_mocker_engine_args
+    from dynamo.mocker.utils.kv_cache import compute_kv_bytes_per_token
+
+    args = parse_args([*without_mode(words), "--disaggregation-mode", role])
+    kv_bytes = args.kv_bytes_per_token
+    if kv_bytes is None and args.model_path:
+        kv_bytes = compute_kv_bytes_per_token(args.model_path, args.kv_cache_dtype)
+    ports = args.bootstrap_ports_list
+    engine_args = apply_worker_engine_args_overrides(
+        load_mocker_engine_args(args), kv_bytes_per_token=kv_bytes, bootstrap_port=ports[0] if ports else None
+    )
+    runtime, _ = create_runtime(
+        args.discovery_backend, args.request_plane, args.event_plane, response_plane=args.response_plane
+    )
+    block_size, runtime_config = build_runtime_config(engine_args)
+    entry = EntrypointArgs(
+        engine_type=EngineType.Mocker,
+        model_path=args.model_path,
+        model_name=args.model_name,
+        endpoint_id=args.endpoint,
+        mocker_engine_args=engine_args,
+        runtime_config=runtime_config,
+        kv_cache_block_size=block_size,
+        is_prefill=args.is_prefill_worker,
+        is_decode=args.is_decode_worker,
+    )
+    engine = await make_engine(runtime, entry)
+    return Half(runtime, args.endpoint.removeprefix("dyn://"), lambda: run_input(runtime, args.endpoint, engine))
