@@ -24,6 +24,7 @@ class Attached:
 
     def __init__(self, change: RoleChange) -> None:
         self._change = change
+        self.parting = "stopped"  # what the controller is told at the end of the block
 
     @property
     def role(self) -> Role:
@@ -84,18 +85,19 @@ async def attach(
     connections = {f"controller {address}": link.connect}
     if load_address:
         connections[f"rapidd {load_address}"] = LoadLink(load_address, engine.load, stopping).connect
+    attached = Attached(change)
     raised: Exception | None = None
     async with asyncio.TaskGroup() as tasks:
         links = [tasks.create_task(keep_connected(peer, it, say, stopping)) for peer, it in connections.items()]
         driving = tasks.create_task(driver.run())
         try:
-            yield Attached(change)
+            yield attached
         except Exception as error:
             raised = error  # which a TaskGroup would hide in a group
         finally:
             driving.cancel()
             stopping.set()
-            link.leave()
+            link.leave(attached.parting)
             for task in (await asyncio.wait(links, timeout=LEAVE_WITHIN_S))[1]:
                 task.cancel()
     if raised is not None:

@@ -118,6 +118,7 @@ class ControllerLink:
         self._unsent: deque[RoleProgress] | None = None  # None: there is no connection
         self._news = asyncio.Event()
         self._load_interval_s = 0.0
+        self._parting = "stopped"
 
     async def connect(self) -> None:
         """One connection, to its end."""
@@ -142,8 +143,9 @@ class ControllerLink:
             self._unsent.append(progress)
             self._news.set()
 
-    def leave(self) -> None:
-        """After the order to stop: say goodbye now."""
+    def leave(self, why: str) -> None:
+        """After the order to stop: say goodbye now, and why."""
+        self._parting = why
         self._news.set()
 
     def _take(self, message: engine_pb2.AttachResponse) -> None:
@@ -169,7 +171,7 @@ class ControllerLink:
                 load_due_s = now_s + self._load_interval_s
                 yield encode_engine_load(EngineLoad(now_s, self._mouth.load()))
             await self._wait(load_due_s - time.monotonic() if self._load_interval_s else None)
-        yield encode_goodbye(Goodbye("stopped"))
+        yield encode_goodbye(Goodbye(self._parting))
 
     async def _wait(self, within_s: float | None) -> None:
         try:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -56,6 +56,19 @@ class Adapter(Engine, Protocol):
 
     async def findings(self) -> list[Finding]:
         """What a look at engine and router shows, for `--check`. Changes nothing, raises nothing of the world's."""
+
+
+@runtime_checkable
+class Parent(Protocol):
+    """An adapter that starts and ends its engine itself, so that the engine stops when it stops."""
+
+    @property
+    def switch_within_s(self) -> float:
+        """A switch that takes longer is taken for one of unknown outcome."""
+
+    async def ended(self) -> str:
+        """Wait until the engine has ended by itself while it served, and say how. It is gone until `begin` is over,
+        which is called again, and raises SwitchFailed when it is not to be started any more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,18 +2,24 @@
 
 import asyncio
 import signal
-from contextlib import AsyncExitStack
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
 from rapid.core.cluster import Role
 from rapid.core.errors import RapidError
-from rapid.engine import attach
-from rapid.engine.link import FIRST_PAUSE_S, LONGEST_PAUSE_S, pause
+from rapid.engine import SwitchFailed, attach
+from rapid.engine.link import FIRST_PAUSE_S, LONGEST_PAUSE_S
+from rapid.streams import first_of
 from rapid.tls import TlsConfig
-from rapidctl.engines.base import Adapter, Kind, Place, Say
+from rapidctl.engines.base import Adapter, Kind, Parent, Place, Say
+
+SWITCH_WITHIN_S = 120.0  # of an engine that switches live; SGLang captures its decode graphs in it (assumed)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,50 +35,74 @@ class Sidecar:
 
 
 async def run(sidecar: Sidecar, say: Say) -> None:
-    """Keep the engine under RAPID's care until told to stop. The engine serves on, before, during and after.
+    """Keep the engine under RAPID's care until told to stop. The engine serves on, before, during and after, unless
+    the adapter is its parent.
 
-    Raises ConfigInvalid for options, addresses and TLS files that can never work.
+    Raises ConfigInvalid for options, addresses and TLS files that can never work, and SwitchFailed for an engine that
+    its parent has given up.
     """
     stopping = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stopping.set)
+    async with sidecar.kind.open(sidecar.place, sidecar.options, say) as adapter:
+        while not stopping.is_set():
+            if (role := await _unless(stopping, _begun(adapter, sidecar.place, say))) is not None:
+                say(f"serves {role.value}: {adapter.product}")
+                await _serve(sidecar, adapter, role, say, stopping)
+
+
+async def _serve(sidecar: Sidecar, adapter: Adapter, role: Role, say: Say, stopping: asyncio.Event) -> None:
+    """Attached, until told to stop, or until the engine has ended."""
     place = sidecar.place
-    async with AsyncExitStack() as held:
-        adapter = await held.enter_async_context(sidecar.kind.open(place, sidecar.options, say))
-        role = await _begun(adapter, place, say, stopping)
-        if role is None:
-            return
-        say(f"serves {role.value}: {adapter.product}")
-        attached = attach(
-            adapter,
-            instance=place.instance,
-            node=place.node,
-            gpus=place.gpus,
-            role=role,
-            roles=adapter.roles,
-            address=sidecar.address,
-            tls=sidecar.tls,
-            load_address=f"unix:{sidecar.load_socket}" if sidecar.load_socket else "",
-            switch_s=adapter.switch_s,
-            product=adapter.product,
-            say=say,
-        )
-        now = await held.enter_async_context(attached)
-        await stopping.wait()
-        say(f"stops; the engine goes on as {now.role.value}, {now.phase.value}")
+    parent = adapter if isinstance(adapter, Parent) else None
+    attached = attach(
+        adapter,
+        instance=place.instance,
+        node=place.node,
+        gpus=place.gpus,
+        role=role,
+        roles=adapter.roles,
+        address=sidecar.address,
+        tls=sidecar.tls,
+        load_address=f"unix:{sidecar.load_socket}" if sidecar.load_socket else "",
+        switch_s=adapter.switch_s,
+        switch_within_s=parent.switch_within_s if parent else SWITCH_WITHIN_S,
+        product=adapter.product,
+        say=say,
+    )
+    async with attached as now:
+        if (how := await _unless(stopping, parent.ended() if parent else stopping.wait())) and parent:
+            now.parting = f"its engine has ended: {how}"
+            say(now.parting)
+        else:
+            rest = "and its engine with it" if parent else f"the engine goes on as {now.role.value}, {now.phase.value}"
+            say(f"stops; {rest}")
 
 
-async def _begun(adapter: Adapter, place: Place, say: Say, stopping: asyncio.Event) -> Role | None:
-    """The role that the engine has. Its adapter may be up before it is, so that is waited for; None: told to stop."""
+async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """What comes of the work; None: told to stop first."""
+    done: list[T] = []
+
+    async def finish() -> None:
+        done.append(await work)
+
+    await first_of(finish(), stopping.wait())
+    return done[0] if done and not stopping.is_set() else None
+
+
+async def _begun(adapter: Adapter, place: Place, say: Say) -> Role:
+    """The role that the engine has. Its adapter may be up before it is, so that is waited for."""
     pause_s, told = FIRST_PAUSE_S, ""
-    while not stopping.is_set():
+    while True:
         try:
             role = await adapter.begin()
+        except SwitchFailed:
+            raise
         except RapidError as error:
             if str(error) != told:
                 told = str(error)
                 say(f"cannot begin yet, tries again: {told}")
-            await pause(stopping, pause_s)
+            await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             continue
         if role not in adapter.roles:
@@ -82,4 +112,3 @@ async def _begun(adapter: Adapter, place: Place, say: Say, stopping: asyncio.Eve
             assert place.role is not None
             say(f"it has role {role.value}, not {place.role.value} as configured; what it has counts")
         return role
-    return None

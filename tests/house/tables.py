@@ -167,6 +167,7 @@ AREAS = (
             "rapid.core.scraped",
             "rapid.engine",
             "rapid.pages",
+            "rapid.streams",
             "rapidctl.client",
         ),
         ("aiohttp", "grpc", "msgspec", "structlog"),

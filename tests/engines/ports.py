@@ -1,0 +1,10 @@
+"""Free ports of loopback."""
+
+import socket
+
+
+def free_port() -> int:
+    """One that nobody has just now."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
