@@ -13,11 +13,13 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 checksum = $(shell cat $(1) pyproject.toml | cksum | cut -d' ' -f1)
 RUN_STAMP := .venv/.stamp-run-$(call checksum,requirements/run.txt)
 DEV_STAMP := .venv/.stamp-dev-$(call checksum,requirements/dev.txt)
+DYNAMO_STAMP := .venv-dynamo/.stamp-$(shell cksum requirements/dynamo.txt | cut -d' ' -f1)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 
 COMPILE := $(BIN)/uv --no-config pip compile --quiet --upgrade --generate-hashes --universal --fork-strategy fewest \
 	--python-version 3.11 --no-emit-index-url --no-annotate --custom-compile-command 'make lock' \
 	pyproject.toml requirements/build.in --extra plot
+COMPILE_DYNAMO := $(subst pyproject.toml requirements/build.in --extra plot,requirements/dynamo.in --override requirements/dynamo.leave,$(COMPILE))
 
 .PHONY: help
 help: ## list these targets
@@ -26,12 +28,15 @@ help: ## list these targets
 .PHONY: setup
 setup: $(DEV_STAMP) ## make .venv, with everything for work on RAPID
 
+.PHONY: dynamo
+dynamo: $(DYNAMO_STAMP) ## make .venv-dynamo: NVIDIA Dynamo, for its tests and bench.dynamo_loop (326 MB)
+
 .PHONY: demo
 demo: $(RUN_STAMP) ## two simulated hosts on one real trace, side by side (ARGS="--seconds 30")
 	@$(BIN)/rapidctl demo $(ARGS)
 
 .PHONY: test
-test: apt lint ## everything that CI asks for: lint, then all tests
+test: apt lint dynamo ## everything that CI asks for: lint, then all tests
 	@status=0; \
 	$(BIN)/python -m pytest -q -n 2 -m 'not e2e' || status=1; \
 	$(BIN)/python -m pytest -q -n 4 -m e2e tests/kills || status=1; \
@@ -57,6 +62,7 @@ proto: setup ## make rapid/v1 anew from proto/
 lock: setup ## choose newer versions and pin them, with hashes, in requirements/
 	@$(COMPILE) --output-file requirements/run.txt
 	@$(COMPILE) --extra dev --constraint requirements/run.txt --output-file requirements/dev.txt
+	@$(COMPILE_DYNAMO) --output-file requirements/dynamo.txt
 
 .PHONY: bench
 bench: setup ## speed and memory, every figure of README.md (searches and evaluations are run by their own names)
@@ -76,7 +82,7 @@ apt: ## the Debian packages that tests use, when root
 
 .PHONY: clean
 clean: ## remove .venv and everything else that was made here
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist demo-out *.egg-info
+	@rm -rf .venv .venv-dynamo .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist demo-out *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUN_STAMP):
@@ -87,6 +93,14 @@ $(RUN_STAMP):
 $(DEV_STAMP):
 	$(call install,requirements/dev.txt)
 	@touch $@ $(RUN_STAMP)
+
+# An environment of its own: what engines pin is not what we need. --no-deps, as requirements/dynamo.leave says.
+$(DYNAMO_STAMP): requirements/dynamo.txt | $(DEV_STAMP)
+	@echo 'setting up .venv-dynamo ...'
+	@.venv-dynamo/bin/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m venv --clear .venv-dynamo
+	@.venv-dynamo/bin/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps --require-hashes -r $<
+	@rm -f .venv-dynamo/.stamp-*
+	@touch $@
 
 define install
 	@test -n "$(PYTHON)" || { echo 'no Python 3.11 or newer with venv found: install one (Debian: python3-venv) or say make PYTHON=...' >&2; exit 1; }

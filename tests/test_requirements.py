@@ -43,7 +43,16 @@ def test_development_runs_what_users_run() -> None:
     assert {name: str(pin) for name, pin in run.items()} == {name: str(dev[name]) for name in run}
 
 
-@pytest.mark.parametrize("file", ["run.txt", "dev.txt"])
+def test_dynamo_is_pinned_without_what_nothing_of_it_needs() -> None:
+    left_out = {line.split()[0] for line in (ROOT / "requirements/dynamo.leave").read_text().splitlines()[1:]}
+
+    pinned = pins("dynamo.txt")
+
+    assert {"ai-dynamo", "ai-dynamo-runtime"} <= pinned.keys()
+    assert not left_out & pinned.keys()
+
+
+@pytest.mark.parametrize("file", ["run.txt", "dev.txt", "dynamo.txt"])
 def test_no_registry_is_named(file: str) -> None:
     text = (ROOT / "requirements" / file).read_text()
 
