@@ -59,16 +59,22 @@ class Adapter(Engine, Protocol):
 
 
 @runtime_checkable
-class Parent(Protocol):
-    """An adapter that starts and ends its engine itself, so that the engine stops when it stops."""
+class SeesEnd(Protocol):
+    """An adapter that notices when the process of its engine ends, so that the next one is another incarnation."""
+
+    async def ended(self) -> str:
+        """Wait until the engine has ended by itself, and say how. It is gone until `begin` is over, which is called
+        again."""
+
+
+@runtime_checkable
+class Parent(SeesEnd, Protocol):
+    """An adapter that starts and ends its engine itself, so that the engine stops when it stops. Its `begin` raises
+    SwitchFailed when the engine is not to be started any more."""
 
     @property
     def switch_within_s(self) -> float:
         """A switch that takes longer is taken for one of unknown outcome."""
-
-    async def ended(self) -> str:
-        """Wait until the engine has ended by itself while it served, and say how. It is gone until `begin` is over,
-        which is called again, and raises SwitchFailed when it is not to be started any more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ class Entry:
 ENTRIES: tuple[Entry, ...] = (
     Entry("sglang", "SGLang behind sglang-router: moved between the router's pools, switched live."),
     Entry("smg", "Workers behind smg, moved in one call: SGLang, vLLM and others, over HTTP or gRPC."),
+    Entry("dynamo", "A worker of NVIDIA Dynamo, withdrawn and published again in the other role."),
     Entry("exec", "Any engine that must be started anew: a command line per role."),
 )
 

@@ -15,7 +15,7 @@ from rapid.engine import SwitchFailed, attach
 from rapid.engine.link import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from rapid.streams import first_of
 from rapid.tls import TlsConfig
-from rapidctl.engines.base import Adapter, Kind, Parent, Place, Say
+from rapidctl.engines.base import Adapter, Kind, Parent, Place, Say, SeesEnd
 
 SWITCH_WITHIN_S = 120.0  # of an engine that switches live; SGLang captures its decode graphs in it (assumed)
 
@@ -55,6 +55,7 @@ async def _serve(sidecar: Sidecar, adapter: Adapter, role: Role, say: Say, stopp
     """Attached, until told to stop, or until the engine has ended."""
     place = sidecar.place
     parent = adapter if isinstance(adapter, Parent) else None
+    sees_end = adapter if isinstance(adapter, SeesEnd) else None
     attached = attach(
         adapter,
         instance=place.instance,
@@ -71,7 +72,7 @@ async def _serve(sidecar: Sidecar, adapter: Adapter, role: Role, say: Say, stopp
         say=say,
     )
     async with attached as now:
-        if (how := await _unless(stopping, parent.ended() if parent else stopping.wait())) and parent:
+        if (how := await _unless(stopping, sees_end.ended() if sees_end else stopping.wait())) and sees_end:
             now.parting = f"its engine has ended: {how}"
             say(now.parting)
         else:
