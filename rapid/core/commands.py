@@ -7,6 +7,7 @@ everything that may be in force. A command that cannot be delivered is dropped; 
 from dataclasses import dataclass
 
 from rapid.core.cluster import Decision, GrantBatch, Mark, Renewal, Role
+from rapid.core.facility.nouns import BudgetResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,13 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class PublishResult:
+    """Answer a budget order over the bus. One with a number comes again in the next life, until it is Delivered."""
+
+    result: BudgetResult
+
+
+@dataclass(frozen=True, slots=True)
 class StepDown:
     """Another controller has a higher epoch: stop at once, send nothing more, exit."""
 
@@ -107,5 +115,15 @@ class StepDown:
 
 
 Command = (
-    SendGrants | SendRenewal | OrderRole | CancelRole | RefuseEngine | Announce | Scored | Notice | Answer | StepDown
+    SendGrants
+    | SendRenewal
+    | OrderRole
+    | CancelRole
+    | RefuseEngine
+    | Announce
+    | Scored
+    | Notice
+    | Answer
+    | PublishResult
+    | StepDown
 )

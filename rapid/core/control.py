@@ -17,7 +17,9 @@ from rapid.core.commands import Announce, Answer, Command, Notice, RefuseEngine,
 from rapid.core.errors import EngineRefused, Refused, watts
 from rapid.core.events import (
     BudgetAsked,
+    BudgetOrdered,
     ControlSnapshot,
+    Delivered,
     EngineCame,
     EngineGone,
     EngineLoaded,
@@ -28,9 +30,13 @@ from rapid.core.events import (
     PauseAsked,
     ReleaseAsked,
     RoleAsked,
+    ScheduleAsked,
     Started,
     Ticked,
 )
+from rapid.core.facility import desk
+from rapid.core.facility.facility import Facility
+from rapid.core.facility.truth import Draw
 from rapid.core.forecasts import Forecasts
 from rapid.core.ledger import Ledger
 from rapid.core.limits import Limits
@@ -48,6 +54,7 @@ class Control:
     ledger: Ledger
     limits: Limits
     roles: Roles
+    facility: Facility
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -65,6 +72,8 @@ class Control:
         self.last_decision: Decision | None = None
         self.decisions = 0  # how many there have been, earlier lives too
         self.forecasts = Forecasts(self.slo)
+        self.draws: dict[str, Draw] = {}
+        self.predicted_s = float("-inf")  # when the policy was last asked what it expects of a budget order
         self._health: dict[str, NodeHealth] = {}
         self._over: set[str] = set()
         self._deposed = False
@@ -149,6 +158,7 @@ class Control:
             snapshot=kept.ledger if kept else None,
         )
         self.limits = Limits(self.ledger, settings, kept.targets_mw if kept else ())
+        self.facility = Facility(self.ledger, settings, event.at_s, event.wall_s)
         self.roles = Roles(
             epoch=event.epoch,
             drain_s=settings.drain_s,
@@ -169,6 +179,7 @@ class Control:
 
     def _on_node_heard(self, event: NodeHeard) -> list[Command]:
         report = event.report
+        heard_before = self._heard_of(report.node)
         findings = self.ledger.hear(report, self.at_s)
         notices: list[Command] = [Notice(each.level, each.about, each.text) for each in findings]
         deposed = next((each for each in findings if each.deposed), None)
@@ -179,7 +190,10 @@ class Control:
             self.loads.take(load, self.at_s - max(0.0, report.node_time_s - load.at_s), self.at_s)
         for instance, problem in self.loads.hear_problems(report.node, report.load_problems):
             notices.append(Notice("warning", instance, f"load: {problem}"))
-        return [*notices, *self.limits.grant(self.at_s, (gpu.gpu for gpu in report.gpus))]
+        if self._heard_of(report.node) != heard_before:
+            self.facility.meter.hear(report, self.at_s)
+        grants = self.limits.grant(self.at_s, (gpu.gpu for gpu in report.gpus))
+        return [*notices, *grants, *desk.in_force(self)]
 
     def _on_node_gone(self, event: NodeGone) -> list[Command]:
         return [Notice("warning", event.node, f"stream ended: {event.reason}; its watts stay booked")]
@@ -237,22 +251,16 @@ class Control:
     # ---- operators ----
 
     def _on_budget_asked(self, event: BudgetAsked) -> list[Command]:
-        before = self.ledger.domains.get(event.domain)
-        try:
-            self.ledger.set_budget(event.domain, event.budget_mw, force=event.force)
-        except Refused as error:
-            return [asked.refusal(event.request, error)]
-        assert before is not None
-        change = (event.domain, watts(before.budget_mw), watts(event.budget_mw))
-        decision = self.decided(event.by, f"set the budget of domain {event.domain}", changes=(change,))
-        commands = self._apply(NO_CHANGE)
-        short_mw = self.ledger.floors_mw(event.domain) - event.budget_mw
-        text = f"domain {event.domain}: budget {change[1]} -> {change[2]}"
-        if short_mw > 0:
-            text += f"; OVER BUDGET by {watts(short_mw)} with every GPU at its floor"
-        elif (fallbacks_mw := self.ledger.fallbacks_mw(event.domain)) > event.budget_mw:
-            text += f"; a host that boots comes up at its fallbacks, which need {watts(fallbacks_mw)}: lower them"
-        return [decision, *commands, *self._watch_budgets(), Answer(event.request, text)]
+        return desk.budget(self, event)
+
+    def _on_budget_ordered(self, event: BudgetOrdered) -> list[Command]:
+        return desk.ordered(self, event)
+
+    def _on_delivered(self, event: Delivered) -> list[Command]:
+        return desk.delivered(self, event)
+
+    def _on_schedule_asked(self, event: ScheduleAsked) -> list[Command]:
+        return desk.schedule(self, event)
 
     def _on_role_asked(self, event: RoleAsked) -> list[Command]:
         return asked.role(self, event)
@@ -268,17 +276,19 @@ class Control:
     # ---- the tick ----
 
     def _on_ticked(self, event: Ticked) -> list[Command]:
+        self.facility.turn(self.at_s, event.wall_s)
         commands: list[Command] = [*self.roles.tick(self.at_s), *self._watch_nodes(), *self._score()]
+        commands += desk.tick(self)
         wanted = NO_CHANGE
         movable = self.limits.movable(self.at_s)
         if not self.paused and (free := picture.not_parked(self, movable)):
             wanted = self.policy.decide(picture.view(self, free, self.limits.settled(movable, self.at_s)))
-        commands += self._apply(wanted)
-        commands += self._watch_budgets()
+        commands += self.apply(wanted)
+        commands += [*self.watch_budgets(), *desk.in_force(self)]
         renewals = self.ledger.renew(self.at_s, self.settings.silent_after_s, self.settings.lease_s)
         return [*commands, *(SendRenewal(renewal) for renewal in renewals)]
 
-    def _apply(self, wanted: Targets) -> list[Command]:
+    def apply(self, wanted: Targets) -> list[Command]:
         """Make targets of what a policy wants and of what the budgets leave, and grant what can be granted now."""
         movable = self.limits.movable(self.at_s)
         floors_mw = {} if self.paused else picture.parked_mw(self, movable)
@@ -309,6 +319,11 @@ class Control:
         return orders, changes
 
     # ---- helpers ----
+
+    def _heard_of(self, node: str) -> tuple[str, int]:
+        """Which report of a node was taken last."""
+        book = self.ledger.nodes.get(node)
+        return ("", 0) if book is None else (book.incarnation, book.report_seq)
 
     def _decide_as(self, wanted: Targets, changes: tuple[tuple[str, str, str], ...], *, parked: bool) -> Announce:
         """The decision of a policy, or, if it wanted nothing, of the budget. `parked`: only parked GPUs move."""
@@ -341,7 +356,7 @@ class Control:
             self._health[name] = health
         return notices
 
-    def _watch_budgets(self) -> list[Command]:
+    def watch_budgets(self) -> list[Command]:
         """Say once, and loudly, when a domain goes over its budget, and when it is within it again."""
         notices: list[Command] = []
         for name in self.ledger.domains:
@@ -365,6 +380,9 @@ _HANDLERS: Mapping[type, Callable[..., list[Command]]] = {
     EngineMoved: Control._on_engine_moved,
     EngineGone: Control._on_engine_gone,
     BudgetAsked: Control._on_budget_asked,
+    BudgetOrdered: Control._on_budget_ordered,
+    Delivered: Control._on_delivered,
+    ScheduleAsked: Control._on_schedule_asked,
     RoleAsked: Control._on_role_asked,
     PauseAsked: Control._on_pause_asked,
     ReleaseAsked: Control._on_release_asked,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from rapid.core.books import LedgerSnapshot
 from rapid.core.cluster import EngineHello, Mark, NodeReport, PhaseLoad, PolicyState, Role, RoleProgress
+from rapid.core.facility.nouns import BudgetOrder, FacilitySnapshot, Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class ControlSnapshot:
     policy_at_s: float = 0.0
     policy_state: PolicyState | None = None
     forecasts: ForecastSnapshot = field(default_factory=ForecastSnapshot)
+    facility: FacilitySnapshot | None = None  # None: of a version that knew no budget orders
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +79,10 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Ticked:
-    """It is time to decide."""
+    """It is time to decide. wall_s is what the host's clock shows, in UTC (None: nobody looked)."""
 
     at_s: float
+    wall_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +152,34 @@ class BudgetAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetOrdered:
+    """Budget orders came together over the bus, from one whose signature was found good; wall_s is the host's UTC."""
+
+    at_s: float
+    wall_s: float
+    orders: tuple[BudgetOrder, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """Answers to budget orders have reached the broker."""
+
+    at_s: float
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleAsked:
+    """An operator adds a schedule, or takes away the one of that name (None)."""
+
+    at_s: float
+    request: str
+    name: str
+    schedule: Schedule | None
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class RoleAsked:
     """An operator moves an instance and pins it there, or parks it. Role None without `park` takes the pin away, and a
     parked instance serves again."""
@@ -191,6 +222,9 @@ Event = (
     | EngineMoved
     | EngineGone
     | BudgetAsked
+    | BudgetOrdered
+    | Delivered
+    | ScheduleAsked
     | RoleAsked
     | PauseAsked
     | ReleaseAsked

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from rapid.core.commands import Command, Notice
 from rapid.core.errors import watts
 from rapid.core.events import ControlSnapshot, Totals
+from rapid.core.facility import desk
 from rapid.core.policy import StatefulPolicy
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def snapshot(control: "Control") -> ControlSnapshot:
     )
     return ControlSnapshot(
         control.ledger.snapshot(),
-        tuple((name, domain.budget_mw) for name, domain in control.ledger.domains.items()),
+        tuple(control.facility.standing_mw.items()),
         tuple(control.limits.targets_mw.items()),
         tuple(control.pins.items()),
         control.paused,
@@ -37,6 +38,7 @@ def snapshot(control: "Control") -> ControlSnapshot:
         at_s + control.policy_ahead_s,
         policy.state() if isinstance(policy, StatefulPolicy) else None,
         control.forecasts.snapshot(at_s),
+        control.facility.snapshot(),
     )
 
 
@@ -50,6 +52,8 @@ def take_over(control: "Control", kept: ControlSnapshot) -> list[Command]:
     control.last_power_s = control.at_s - totals.since_power_s
     control.last_role_s = control.at_s - totals.since_role_s
     control.slo.go_on_from(totals.ttft, totals.tpot, totals.finished)
+    if kept.facility is not None:
+        notices += desk.take_over(control, kept.facility)
     if kept.policy != control.policy.name:
         return notices
     assert control.started is not None
@@ -67,6 +71,7 @@ def _keep_budgets(control: "Control", kept: ControlSnapshot) -> list[Command]:
             text = f"keeps the budget {watts(budget_mw)} set earlier; the configuration says {watts(domain.budget_mw)}"
             notices.append(Notice("warning", name, text))
             control.ledger.set_budget(name, budget_mw, force=True)
+            control.facility.set_standing(name, budget_mw)
     return notices
 
 

@@ -2,6 +2,7 @@
 nothing.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rapid.core.cluster import (
@@ -17,6 +18,7 @@ from rapid.core.cluster import (
     View,
 )
 from rapid.core.errors import watts
+from rapid.core.facility import truth
 from rapid.core.policy import Policy, StatefulPolicy
 from rapid.core.roles import Instance
 from rapid.core.status import DomainStatus, GpuStatus, InstanceStatus, NodeStatus, SloStatus, Status
@@ -84,6 +86,18 @@ def plan(control: "Control") -> Decision:
         wanted.horizon_s,
         wanted.candidates,
     )
+
+
+def under(control: "Control", domain: str, budget_mw: int) -> float | None:
+    """The SLO attainment that the policy would predict if this were a domain's budget; None: it predicts nothing."""
+    movable = control.limits.movable(control.at_s)
+    free = not_parked(control, movable)
+    if not free:
+        return None
+    seen = view(control, free, True)
+    room_mw = seen.rooms_mw[domain] + budget_mw - control.ledger.domains[domain].budget_mw
+    wanted = _copy_of_policy(control).decide(replace(seen, rooms_mw={**seen.rooms_mw, domain: room_mw}))
+    return wanted.held if wanted.predicted is None else wanted.predicted
 
 
 def _copy_of_policy(control: "Control") -> Policy:
@@ -164,6 +178,8 @@ def advice(control: "Control", domain: str) -> str:
 def draw(control: "Control", at_s: float) -> Status:
     """The whole picture."""
     assert control.started is not None
+    movable = control.limits.movable(at_s)
+    ttft, tpot, _ = control.slo.totals()
     return Status(
         at_s=at_s,
         wall_s=control.started.wall_s + at_s - control.started.at_s,
@@ -171,7 +187,7 @@ def draw(control: "Control", at_s: float) -> Status:
         controller_id=control.started.controller_id,
         policy=control.policy.name,
         paused=control.paused,
-        domains=tuple(_domain(control, name, at_s) for name in control.ledger.domains),
+        domains=tuple(_domain(control, name, at_s, movable) for name in control.ledger.domains),
         nodes=tuple(_node(control, name, at_s) for name in control.ledger.nodes),
         instances=tuple(_instance(control, one, at_s) for one in control.roles.instances.values()),
         slo=_slo(control, at_s),
@@ -180,6 +196,9 @@ def draw(control: "Control", at_s: float) -> Status:
         last_decision=control.last_decision,
         scored=control.forecasts.scored,
         prediction_error=control.forecasts.error,
+        attainment=control.facility.recent.attainment((ttft, tpot)),
+        orders=control.facility.statuses(),
+        schedules=truth.schedules(control.facility),
     )
 
 
@@ -206,7 +225,7 @@ def _load(control: "Control", instance: str, at_s: float) -> PhaseLoad | None:
     return None if kept is None else kept[0]
 
 
-def _domain(control: "Control", name: str, at_s: float) -> DomainStatus:
+def _domain(control: "Control", name: str, at_s: float, movable: list[str]) -> DomainStatus:
     ledger = control.ledger
     domain = ledger.domains[name]
     draws: list[int | None] = []
@@ -226,6 +245,7 @@ def _domain(control: "Control", name: str, at_s: float) -> DomainStatus:
         draw_mw=sum(known) if len(known) == len(draws) else None,
         over_budget=over,
         advice=advice(control, name) if over else "",
+        truth=truth.of_domain(control.facility, name, control.draws.get(name), movable),
     )
 
 

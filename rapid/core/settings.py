@@ -28,6 +28,33 @@ class LedgerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceSettings:
+    """Somebody who may order budgets over the bus: of which domains (none named: of all), and whether its orders may
+    stand above the budget that the operator set."""
+
+    name: str
+    domains: tuple[str, ...] = ()
+    may_raise: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FacilitySettings:
+    """Which budget orders are taken.
+
+    publishes        somebody takes the answers: they are kept until they are delivered
+    ceilings_mw      what no order may pass, for domains where it is not the budget in the configuration
+    schedules_raise  schedules may stand above the budget that the operator set
+    replay_window_s  how far from now an order may have been made
+    """
+
+    publishes: bool = False
+    sources: tuple[SourceSettings, ...] = ()
+    ceilings_mw: tuple[tuple[str, int], ...] = ()
+    schedules_raise: bool = False
+    replay_window_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The whole configuration of a Control.
 
@@ -56,6 +83,7 @@ class Settings:
     switch_timeout_s: float = 30.0
     quiet_s: float = QUIET_S
     ledger: LedgerSettings = field(default_factory=LedgerSettings)
+    facility: FacilitySettings = field(default_factory=FacilitySettings)
 
     def check(self) -> None:
         """Raise ConfigInvalid, naming the key, for a setting that cannot be kept."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from rapid.core.cluster import Decision, GpuHealth, NodeHealth, Phase, PhaseLoad, Role, SloTargets
+from rapid.core.facility.nouns import DomainTruth, OrderStatus, ScheduleStatus
 from rapid.core.watched import GpuWatch, NodeWatch
 
 
@@ -55,6 +56,7 @@ class DomainStatus:
     draw_mw: int | None
     over_budget: bool
     advice: str
+    truth: DomainTruth = DomainTruth()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class Status:
 
     scored            predictions of the policy that were held against what was measured
     prediction_error  the mean of the absolute differences, in SLO attainment, 0 to 1 (None: none scored yet)
+    attainment        SLO attainment of the last minute, 0 to 1 (None: nothing was measured)
     """
 
     at_s: float
@@ -110,3 +113,6 @@ class Status:
     last_decision: Decision | None
     scored: int = 0
     prediction_error: float | None = None
+    attainment: float | None = None
+    orders: tuple[OrderStatus, ...] = ()
+    schedules: tuple[ScheduleStatus, ...] = ()

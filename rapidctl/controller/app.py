@@ -77,7 +77,7 @@ class Controller:
         log: FilteringBoundLogger,
     ) -> None:
         self._config, self._notifier, self._log = config, notifier, log
-        now = clock.monotonic_s
+        self._clock, now = clock, clock.monotonic_s
         notifier.status("replays its journal")
         began_s = now()
         self._before = recover(file, Control)
@@ -193,7 +193,7 @@ class Controller:
         while True:
             next_s = max(next_s + tick_s, on.time())
             await asyncio.sleep(next_s - on.time())
-            self._inbox.put_tick()
+            self._inbox.put_tick(self._clock.wall_s())
 
     async def _until(self, stop: asyncio.Event) -> None:
         """When asked to stop, let the loop end its turn; it then returns."""

@@ -9,6 +9,7 @@ from rapid.core.commands import (
     Command,
     Notice,
     OrderRole,
+    PublishResult,
     RefuseEngine,
     Scored,
     SendGrants,
@@ -44,7 +45,7 @@ class Hands:
                 say(text, about=about)
             case StepDown(reason):
                 raise SteppedDown(reason)
-            case RefuseEngine() | Answer():
+            case RefuseEngine() | Answer() | PublishResult():
                 pass  # Whoever asked waits for what came of the step, and finds them there.
 
     def _announce(self, command: Announce) -> None:

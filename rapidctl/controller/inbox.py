@@ -83,10 +83,10 @@ class Inbox:
         """Leave the last word of a stream; never waits, for nobody may be there to wait."""
         self._enter(Taken(event), False)
 
-    def put_tick(self) -> None:
-        """It is time to decide, unless the tick before still waits."""
+    def put_tick(self, wall_s: float | None = None) -> None:
+        """It is time to decide, unless the tick before still waits; wall_s is what the host's clock shows."""
         if self._tick is None:
-            self._tick = self._enter(Taken(Ticked(0.0)), False)
+            self._tick = self._enter(Taken(Ticked(0.0, wall_s)), False)
 
     async def take(self, most: int) -> list[Taken]:
         """The oldest events, at most so many; waits for the first. Empty: the queue is closed."""

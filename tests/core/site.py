@@ -28,6 +28,7 @@ from rapid.core.commands import (
     Command,
     Notice,
     OrderRole,
+    PublishResult,
     RefuseEngine,
     Scored,
     SendGrants,
@@ -263,6 +264,8 @@ def in_words(command: Command) -> str:
             return f"{level} {about}: {text}"
         case Answer(request, text, error, kind):
             return f"answer {request}: {kind}: {error}" if error else f"answer {request}: {text}"
+        case PublishResult(result):
+            return f"{result.outcome.value} {result.id}" + (f": {result.text}" if result.text else "")
         case StepDown(reason):
             return f"step down: {reason}"
 

@@ -1,0 +1,76 @@
+"""What the live orders of a domain come to: each source says one number, and the least of them counts.
+
+Of one source the newest order that is in its time speaks, and when it is over, the one before it again. Nobody stands
+above the budget that the operator set but who may raise; of several, again the least.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rapid.core.facility.clocks import Clocks, When
+from rapid.core.facility.nouns import LiveOrder
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """What a source asks for now, and the order by which it does."""
+
+    budget_mw: int
+    live: LiveOrder
+
+
+def curve_mw(live: LiveOrder, steady_s: float) -> int | None:
+    """Where the ramp of an order stands; its own budget before it has begun (None: it asks for nothing)."""
+    order = live.order
+    if order.budget_mw is None or live.begun_s is None or steady_s >= live.begun_s + order.ramp_s:
+        return order.budget_mw
+    share = max(0.0, (steady_s - live.begun_s) / order.ramp_s)
+    return live.from_mw + int((order.budget_mw - live.from_mw) * share)
+
+
+def back_mw(live: LiveOrder, steady_s: float, standing_mw: int) -> int | None:
+    """Where the ramp back of an order that has ended stands; None: it is over, or there was nothing to go back from."""
+    over_s, from_mw = live.order.ramp_back_s, live.from_mw
+    assert live.ended_s is not None
+    asked = live.order.budget_mw is not None and live.begun_s is not None
+    if not asked or from_mw >= standing_mw or steady_s >= live.ended_s + over_s:
+        return None
+    return from_mw + int((standing_mw - from_mw) * max(0.0, (steady_s - live.ended_s) / over_s))
+
+
+def say_of(orders: Sequence[LiveOrder], clocks: Clocks, standing_mw: int) -> Say | None:
+    """The least that one source may be asking for now, by its orders from the oldest to the newest; None: nothing.
+
+    While the clocks differ about an order, it and what it would replace are both asked for.
+    """
+    said: list[Say] = []
+    for live in reversed(orders):
+        if live.ended_s is not None:
+            mw, when = back_mw(live, clocks.steady_s, standing_mw), When.MAYBE
+        else:
+            mw, when = curve_mw(live, clocks.steady_s), clocks.within(live)
+        if when is When.NO or (when is When.MAYBE and mw is not None and mw > standing_mw):
+            continue
+        if mw is not None:
+            said.append(Say(mw, live))
+        if when is When.YES:
+            break
+    return min(said, key=lambda say: say.budget_mw, default=None)
+
+
+def by_source(orders: Iterable[LiveOrder]) -> dict[str, list[LiveOrder]]:
+    """The orders of each source, in their order."""
+    found: dict[str, list[LiveOrder]] = {}
+    for live in orders:
+        found.setdefault(live.order.source, []).append(live)
+    return found
+
+
+def in_force(orders: Iterable[LiveOrder], clocks: Clocks, standing_mw: int) -> tuple[int, LiveOrder | None]:
+    """The budget of a domain now, and the order that makes it so (None: it is the operator's)."""
+    found = (say_of(each, clocks, standing_mw) for each in by_source(orders).values())
+    says = [say for say in found if say is not None]
+    raised = any(say.budget_mw > standing_mw and say.live.raises for say in says)
+    cuts = [say for say in says if say.budget_mw < standing_mw]
+    least = min(says if raised else cuts, key=lambda say: say.budget_mw, default=None)
+    return (standing_mw, None) if least is None else (least.budget_mw, least.live)

@@ -1,0 +1,1 @@
+"""The facility's bus: orders of budgets, schedules, and what is told of them."""
