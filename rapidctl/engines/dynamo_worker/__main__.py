@@ -26,7 +26,11 @@ async def run(control: Path, build: Build, given: Sequence[str]) -> int:
     async with asyncio.TaskGroup() as tasks:
         worker = Worker(build, given, words.mode(given), f"http://127.0.0.1:{words.system_port()}/metrics", tasks)
         async with Control(worker).serving(control):
-            await worker.open()
+            try:
+                await worker.open()
+            except Exception:  # whatever an engine may raise
+                LOG.exception("cannot serve as %s", worker.role)
+                return 1
             LOG.info("serves as %s, is told what to do at %s", worker.role, control)
             waits = [tasks.create_task(each) for each in (stopping.wait(), worker.ended.wait(), worker.look())]
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

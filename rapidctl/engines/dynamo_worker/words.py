@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rapidctl.engines.dynamo_worker.half import ROLES, Build, Refused
 
+PORT_MAX = 32767  # Dynamo 1.6.1 reads it as a signed number of 16 bits
 _MODE = "--disaggregation-mode"
 
 
@@ -20,6 +21,7 @@ def mode(words: Sequence[str]) -> str:
 
 
 def without_mode(words: Sequence[str]) -> list[str]:
+    """The words, but for the role."""
     kept, skip = [], False
     for word in words:
         if not skip and word.partition("=")[0] != _MODE:
@@ -28,21 +30,24 @@ def without_mode(words: Sequence[str]) -> list[str]:
     return kept
 
 
-def _pairs(words: Sequence[str]) -> list[tuple[str, str]]:
-    return list(zip(words, [*words[1:], ""], strict=True))
-
-
 def system_port() -> int:
+    """Where the worker shows its metrics. Raises Refused."""
     text = os.environ.get("DYN_SYSTEM_PORT", "")
-    if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise Refused(f"DYN_SYSTEM_PORT is {text!r}, must be a port: drains are counted, and loads read, there")
+    if not text.isdecimal() or not 0 < int(text) <= PORT_MAX:
+        why = "drains are counted, and loads read, there"
+        raise Refused(f"DYN_SYSTEM_PORT is {text!r}, must be a port from 1 to {PORT_MAX}: {why}")
     return int(text)
 
 
 def named(name: str) -> Build:
+    """What --engine names. Raises Refused."""
     module, _, function = name.partition(":")
     try:
         found: Build = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise Refused(f"--engine {name}: {error}; say MODULE:FUNCTION") from error
     return found
+
+
+def _pairs(words: Sequence[str]) -> list[tuple[str, str]]:
+    return list(zip(words, [*words[1:], ""], strict=True))
