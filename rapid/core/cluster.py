@@ -251,8 +251,8 @@ class EngineHello:
 class RoleProgress:
     """An engine says where it stands, having heard every order up to `mark`: a step, the end, or a refusal.
 
-    `role` is the role it serves, or, past the point of no return, is to serve. `error` is empty unless the last order
-    was refused, was undone or failed, or a step of it has to be tried again.
+    `role` is the role it serves, or, past the point of no return, is to serve. `error`: why the last order was refused,
+    undone or failed, or what else is wrong. `noticed`, said once: what another hand had changed, and what became of it.
     """
 
     instance: str
@@ -262,6 +262,7 @@ class RoleProgress:
     role: Role
     requests_left: int = 0
     error: str = ""
+    noticed: str = ""
 
 
 # ---- what a policy sees, and what it answers ----

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from rapid.core.cluster import Mark, Phase, Role, RoleProgress
+from rapid.core.commands import OrderRole
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 8.0  # before a role is read again, or opened again; doubles (assumed)
 
@@ -93,9 +94,11 @@ class RoleChange:
         self._drain_s = self._quiet_s = 0.0
         self._empty_s: float | None = None  # since when nothing has been left
         self._requests_left = 0
+        self._in_the_way = ""  # what is known of why they do not end
         self._again_s: float | None = None  # when to read or open again
         self._pause_s = FIRST_PAUSE_S
         self._error = ""  # why the last order was not carried out
+        self.trouble = ""  # what else is wrong, for as long as it is
 
     # ---- what can be seen ----
 
@@ -117,8 +120,8 @@ class RoleChange:
         """In the middle of a change: where it leads."""
         return None if self._settled else self._target
 
-    def progress(self, error: str = "") -> RoleProgress:
-        """Where it stands."""
+    def progress(self, error: str = "", noticed: str = "") -> RoleProgress:
+        """Where it stands, and what was noticed since the last word."""
         return RoleProgress(
             instance=self.instance,
             incarnation=self.incarnation,
@@ -126,7 +129,8 @@ class RoleChange:
             phase=self.phase,
             role=self.role,
             requests_left=self._requests_left if self.phase is Phase.DRAINING else 0,
-            error=error or self._error,
+            error=error or self.trouble or self._error,
+            noticed=noticed,
         )
 
     # ---- what the controller says ----
@@ -136,27 +140,17 @@ class RoleChange:
         self.mark = max(self.mark, Mark(epoch, 0))
 
     def order(
-        self,
-        *,
-        incarnation: str,
-        mark: Mark,
-        role: Role,
-        drain_s: float,
-        not_after_s: float,
-        requests_left: int,
-        at_s: float,
-        quiet_s: float = 0.0,
-        park: bool = False,
-        others: int | None = None,
+        self, order: OrderRole, *, requests_left: int, at_s: float, others: int | None = None, held: str = ""
     ) -> list[Duty]:
         """Take the order, refuse it, or, if it has been heard before, say how far the engine is.
 
         `others` is how many other instances serve the role that is left, as far as the engine itself can see (None: it
-        cannot): the last of a role refuses. requests_left is for the answer alone: a drain goes on when `left` is
-        called, at the latest right after Close.
+        cannot): the last of a role refuses. `held` says why no order is taken now, whatever it is. requests_left is for
+        the answer alone: a drain goes on when `left` is called, at the latest right after Close.
         """
-        if incarnation != self.incarnation:
-            return [Tell(self.progress(f"order for incarnation {incarnation}, this is {self.incarnation}"))]
+        mark, role, park = order.mark, order.role, order.park
+        if order.incarnation != self.incarnation:
+            return [Tell(self.progress(f"order for incarnation {order.incarnation}, this is {self.incarnation}"))]
         if mark <= self.mark:
             older = mark not in (self.mark, self._doing)
             error = f"order {_words(mark)} is older than {_words(self.mark)}, which came before" if older else ""
@@ -164,9 +158,10 @@ class RoleChange:
         self.mark = mark  # whatever becomes of it, it is not taken when it comes again
         leaves = self.phase is not Phase.PARKED and (park or role not in (self.role, Role.MIXED))
         refusal = (
-            self._late(not_after_s, at_s)
-            or self._wrong(role, park, drain_s, quiet_s)
+            self._late(order, at_s)
+            or self._wrong(order)
             or self._busy()
+            or held
             or (f"the last that serves {self.role.value}, as its own side sees it" if leaves and others == 0 else "")
         )
         if refusal:
@@ -179,8 +174,8 @@ class RoleChange:
         closed = self.phase is Phase.DRAINING
         self.phase, self._home, self._old = Phase.DRAINING, Phase.SERVING, self.role
         self._target = self.role if park else role
-        self._drain_s, self._quiet_s, self._drained_by_s = drain_s, quiet_s, at_s + drain_s
-        self._requests_left, self._empty_s = requests_left, None
+        self._drain_s, self._quiet_s, self._drained_by_s = order.drain_s, order.quiet_s, at_s + order.drain_s
+        self._requests_left, self._empty_s, self._in_the_way = requests_left, None, ""
         told = Tell(self.progress())
         return [told] if closed else [Close(), told]
 
@@ -199,9 +194,10 @@ class RoleChange:
 
     # ---- what the engine says ----
 
-    def left(self, requests_left: int, at_s: float) -> list[Duty]:
-        """The engine holds so many requests; with none left for long enough, a drain is over."""
-        self._requests_left = requests_left
+    def left(self, requests_left: int, at_s: float, why: str = "") -> list[Duty]:
+        """The engine holds so many requests; with none left for long enough, a drain is over. `why` is what is known of
+        why they do not end, or cannot be counted."""
+        self._requests_left, self._in_the_way = requests_left, why
         if self.phase is not Phase.DRAINING:
             return []
         if requests_left > 0:
@@ -253,8 +249,47 @@ class RoleChange:
     def failed(self, error: str) -> list[Duty]:
         """The engine serves neither role until it is started anew."""
         assert self.phase in _PAST_RETURN, f"failed while {self.phase.value}"
-        self.phase, self._error, self._again_s = Phase.FAILED, error, None
-        return [Tell(self.progress())]
+        return self._fail(error)
+
+    # ---- what is noticed outside of any order (rapid.core.reconcile) ----
+
+    @property
+    def adjustable(self) -> bool:
+        """Whether what is noticed now may be acted on; otherwise a step is under way that will show it."""
+        waits = self.phase in (Phase.WARMING, Phase.ROLLING_BACK) and self._again_s is not None
+        return waits or self._settled
+
+    def noticed(self, what: str, trouble: str) -> list[Duty]:
+        """Say what was put right; `trouble` is what is wrong from now on (empty: nothing)."""
+        assert self.adjustable and self.phase is not Phase.FAILED, f"noticed while {self.phase.value}"
+        if not what and trouble == self.trouble:
+            return []
+        self.trouble = trouble
+        return [Tell(self.progress(noticed=what))]
+
+    def adopt(self, live: Role, what: str) -> list[Duty]:
+        """The engine has this role, though nobody has ordered it. That is its role now; it serves in it."""
+        assert self.adjustable and self.phase is not Phase.FAILED, f"adopted while {self.phase.value}"
+        self.role = self._old = self._target = live
+        if self.phase is Phase.PARKED:
+            return [Tell(self.progress(noticed=what))]
+        return self._warm(what)
+
+    def lost(self, what: str) -> list[Duty]:
+        """The engine is not there any more."""
+        assert self.adjustable and self.phase is not Phase.FAILED, f"lost while {self.phase.value}"
+        self._home = Phase.PARKED if self.phase is Phase.PARKED else self._home
+        return self._fail(what)
+
+    def back(self, live: Role, what: str) -> list[Duty]:
+        """It was lost, or had failed, and is there again in this role: it serves in it, or is parked as it was."""
+        assert self.phase is Phase.FAILED, f"back while {self.phase.value}"
+        self.role = self._old = self._target = live
+        self._error = ""
+        if self._home is Phase.PARKED:
+            self.phase = Phase.PARKED
+            return [Tell(self.progress(noticed=what))]
+        return self._warm(what)
 
     def tick(self, at_s: float) -> list[Duty]:
         """What is due: the end of a drain, or another try. `left` must have been called before, with what is left."""
@@ -263,7 +298,9 @@ class RoleChange:
                 return duties
             if at_s < self._drained_by_s:
                 return []
-            return self._roll_back(f"drain took longer than {self._drain_s:g} s, {self._requests_left} requests left")
+            why = f": {self._in_the_way}" if self._in_the_way else ""
+            left = f"{self._requests_left} requests left{why}"
+            return self._roll_back(f"drain took longer than {self._drain_s:g} s, {left}")
         if self._again_s is None or at_s < self._again_s:
             return []
         self._again_s = None
@@ -281,16 +318,17 @@ class RoleChange:
             self._error = error
         return [Tell(self.progress(error))]
 
-    def _late(self, not_after_s: float, at_s: float) -> str:
-        return "" if at_s <= not_after_s else f"order {_words(self.mark)} came {at_s - not_after_s:.2f} s too late"
+    def _late(self, order: OrderRole, at_s: float) -> str:
+        late_s = at_s - order.not_after_s
+        return "" if late_s <= 0 else f"order {_words(self.mark)} came {late_s:.2f} s too late"
 
-    def _wrong(self, role: Role, park: bool, drain_s: float, quiet_s: float) -> str:
-        if role not in self.roles and not park:
-            return f"role {role.value} is none of {', '.join(known.value for known in self.roles)}"
-        if not (isfinite(drain_s) and drain_s > 0):
-            return f"drain_s must be above 0 s, is {drain_s:g} s"
-        if not 0 <= quiet_s < drain_s:
-            return f"quiet_s must be below drain_s = {drain_s:g} s, is {quiet_s:g} s"
+    def _wrong(self, order: OrderRole) -> str:
+        if order.role not in self.roles and not order.park:
+            return f"role {order.role.value} is none of {', '.join(known.value for known in self.roles)}"
+        if not (isfinite(order.drain_s) and order.drain_s > 0):
+            return f"drain_s must be above 0 s, is {order.drain_s:g} s"
+        if not 0 <= order.quiet_s < order.drain_s:
+            return f"quiet_s must be below drain_s = {order.drain_s:g} s, is {order.quiet_s:g} s"
         return ""
 
     def _busy(self) -> str:
@@ -318,9 +356,9 @@ class RoleChange:
         self._home, self._old, self._target = Phase.PARKED, self.role, role
         return self._warm() if role is self.role else self._switch()
 
-    def _warm(self) -> list[Duty]:
+    def _warm(self, noticed: str = "") -> list[Duty]:
         self.phase, self._again_s, self._pause_s = Phase.WARMING, None, FIRST_PAUSE_S
-        return [Tell(self.progress()), Open(self.role)]
+        return [Tell(self.progress(noticed=noticed)), Open(self.role)]
 
     def _settle(self, live: Role | None, why: str, at_s: float) -> list[Duty]:
         """The role has been looked at."""
@@ -338,6 +376,10 @@ class RoleChange:
 
     def _try_again(self, at_s: float) -> None:
         self._again_s, self._pause_s = at_s + self._pause_s, min(2 * self._pause_s, LONGEST_PAUSE_S)
+
+    def _fail(self, error: str) -> list[Duty]:
+        self.phase, self._error, self._again_s, self.trouble = Phase.FAILED, error, None, ""
+        return [Tell(self.progress())]
 
     def _roll_back(self, error: str) -> list[Duty]:
         self.role = self._target = self._old

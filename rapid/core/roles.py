@@ -165,20 +165,23 @@ class Roles:
         one = self.instances.get(news.instance)
         if one is None or one.hello.incarnation != news.incarnation or news.mark < one.mark:
             return []
-        if news.phase not in NEXT_PHASES[one.phase]:
-            return []
+        noticed = [Notice("warning", one.name, news.noticed)] if news.noticed else []
+        return noticed + self._step(one, news) if news.phase in NEXT_PHASES[one.phase] else noticed
+
+    def _step(self, one: Instance, news: RoleProgress) -> list[Notice]:
         self._count_on_from(news.mark)
         before, troubled = one.phase, one.problem
         one.phase, one.problem, one.mark, one.unanswered = news.phase, news.error, news.mark, None
         if news.phase is Phase.FAILED:
-            return [Notice("error", one.name, f"role change failed: {news.error or 'no reason given'}")]
+            what = "is out of service" if before in (Phase.SERVING, Phase.PARKED) else "role change failed"
+            return [Notice("error", one.name, f"{what}: {news.error or 'no reason given'}")]
         if news.phase is Phase.UNCERTAIN and before is not Phase.UNCERTAIN:
             help_ = "it is being read" if one.hello.reads_role else "the engine cannot read it, so restart the engine"
             return [Notice("error", one.name, f"its role is uncertain, {help_}: {news.error or 'no reason given'}")]
         if news.phase is Phase.WARMING and news.error not in ("", troubled):
             return [Notice("warning", one.name, f"warming for {one.target_role.value}: {news.error}")]
         if news.phase in (Phase.SERVING, Phase.PARKED):
-            return self._come_to_rest(one, news, before)
+            return self._come_to_rest(one, news, before, troubled)
         return []
 
     def tick(self, at_s: float) -> list[Command]:
@@ -236,15 +239,20 @@ class Roles:
         serves = (Role.PREFILL, Role.DECODE) if old is Role.MIXED else (old,)
         return tuple(role for role in serves if park or new not in (role, Role.MIXED))
 
-    def _come_to_rest(self, one: Instance, news: RoleProgress, before: Phase) -> list[Notice]:
+    def _come_to_rest(self, one: Instance, news: RoleProgress, before: Phase, troubled: str) -> list[Notice]:
         """It serves, or is parked: what has come of the change."""
         served = one.role
         one.role, one.target_role, one.ordered_s, one.alone_s = news.role, news.role, None, None
         parking, one.parking = one.parking, False
         moved = news.role is not served
         if before is news.phase:  # no change was under way
-            text = f"serves {news.role.value} now, though nobody has ordered it"
-            return [Notice("warning", one.name, text)] if moved and one.serves else []
+            if moved and one.serves:
+                return [Notice("warning", one.name, f"serves {news.role.value} now, though nobody has ordered it")]
+            trouble = one.problem if one.problem != troubled else ""
+            return [Notice("warning", one.name, trouble)] if trouble else []
+        if before is Phase.FAILED and not (moved and one.serves):
+            stands = f"serves {news.role.value}" if one.serves else "is parked"
+            return [Notice("info", one.name, f"{stands} again")]
         if one.phase is Phase.PARKED:
             if parking:
                 return [Notice("info", one.name, "is parked and serves nobody")]

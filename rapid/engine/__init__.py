@@ -39,16 +39,17 @@
         ):
             await engine.serve()
 
-What each step promises, and what comes of one that fails, is said at `Engine`; `ReadsRole` and `SeesOthers` are what an
-engine may be able to do beside that. A whole engine is examples/engine.py. One in another language needs no more than
-proto/rapid/v1/engine.proto: examples/cpp.
+What each step promises, and what comes of one that fails, is said at `Engine`; `ReadsRole`, `SeesOthers` and
+`Reconciles` are what an engine may be able to do beside that. A whole engine is examples/engine.py. One in another
+language needs no more than proto/rapid/v1/engine.proto: examples/cpp.
 '''
 
 from rapid.core.cluster import Histogram, Phase, PhaseLoad, Role
 from rapid.core.errors import RapidError
 from rapid.core.latency_counter import LatencyCounter
+from rapid.core.reconcile import Seen
 from rapid.engine.attach import Attached, attach
-from rapid.engine.author import Engine, NotSwitched, ReadsRole, SeesOthers, SwitchFailed
+from rapid.engine.author import Engine, NotSwitched, ReadsRole, Reconciles, SeesOthers, SwitchFailed
 from rapid.tls import TlsConfig
 
 __all__ = [
@@ -61,7 +62,9 @@ __all__ = [
     "PhaseLoad",
     "RapidError",
     "ReadsRole",
+    "Reconciles",
     "Role",
+    "Seen",
     "SeesOthers",
     "SwitchFailed",
     "TlsConfig",

@@ -4,6 +4,7 @@ from typing import Protocol, runtime_checkable
 
 from rapid.core.cluster import PhaseLoad, Role
 from rapid.core.errors import RapidError
+from rapid.core.reconcile import Seen
 
 
 class NotSwitched(RapidError):
@@ -37,7 +38,8 @@ class Engine(Protocol):
         """
 
     async def drained(self) -> int:
-        """How many requests keep it from being drained; 0: it is. Called many times a second while it drains.
+        """How many requests keep it from being drained; 0: it is. Called many times a second while it drains. What it
+        raises is said to the operator if the drain does not end in time.
 
         Count those that wait, those that run, and those whose KV cache a peer has yet to pull.
         """
@@ -70,3 +72,12 @@ class SeesOthers(Protocol):
     async def others(self) -> int | None:
         """How many other instances serve the role that this one serves (for a mixed one, the rarer of the two); None,
         or an error: it cannot be told."""
+
+
+@runtime_checkable
+class Reconciles(Protocol):
+    """An engine, or its adapter, that can look whether all is as it should be. It is then asked every few seconds, and
+    what differs is put right with the steps that it has: rapid.core.reconcile says what, and when not."""
+
+    async def seen(self) -> Seen:
+        """One look at engine and router; what cannot be seen is None there. An error: nothing could be seen at all."""

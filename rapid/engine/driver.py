@@ -3,22 +3,21 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
 
 from rapid.core.cluster import Phase, Role, RoleProgress
 from rapid.core.commands import CancelRole, OrderRole
+from rapid.core.reconcile import Adopt, Back, Lost, PutBack, Renew, TakeOut, words
 from rapid.core.role_change import Close, Duty, Open, ReadRole, RoleChange, Switch, Tell
-from rapid.engine.author import Engine, NotSwitched, ReadsRole, SeesOthers, SwitchFailed
+from rapid.engine.author import Engine, NotSwitched, ReadsRole, Reconciles, SeesOthers, SwitchFailed
+from rapid.engine.keeper import Keeper
 from rapid.engine.link import Say
+from rapid.engine.looks import LOOK_WITHIN_S, line, look
 from rapid.wire.engine import Welcome
 
 POLL_S = 0.02  # how often a draining engine is asked what is left
 OPEN_WITHIN_S = 60.0  # for one attempt to open (assumed)
-LOOK_WITHIN_S = 5.0  # for a look at what is left, at a role, at the others (assumed)
 MAX_ORDERS = 16  # that wait while the engine is busy; of more, the oldest is dropped, and will come again
-
-T = TypeVar("T")
 
 
 class Driver:
@@ -41,6 +40,8 @@ class Driver:
         self._orders: deque[OrderRole] = deque(maxlen=MAX_ORDERS)
         self._duties: deque[Duty] = deque()
         self._woken = asyncio.Event()
+        self._in_the_way = ""  # why the last look at what is left showed nothing
+        self._keeper = Keeper(engine, change, self._woken.set) if isinstance(engine, Reconciles) else None
 
     def hear(self, told: Welcome | OrderRole | CancelRole) -> None:
         """What the controller says."""
@@ -55,18 +56,31 @@ class Driver:
 
     async def run(self) -> None:
         """Until it is cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            if self._keeper is not None:
+                tasks.create_task(self._keeper.run())
+            await self._drive()
+
+    # ---- inside ----
+
+    async def _drive(self) -> None:
         while True:
             await self._wait()
             while self._duties:
+                self._stepped()
                 await self._perform(self._duties.popleft())
             if self._orders:
+                self._stepped()
                 await self._obey(self._orders.popleft())
             elif self.change.phase is Phase.DRAINING:
-                left = await self._left()
-                self._take(self.change.left(left, time.monotonic()))
+                left, why = await self._left()
+                self._take(self.change.left(left, time.monotonic(), why))
             self._take(self.change.tick(time.monotonic()))
+            await self._keep()
 
-    # ---- inside ----
+    def _stepped(self) -> None:
+        if self._keeper is not None:
+            self._keeper.stepped()
 
     async def _wait(self) -> None:
         """For something to do."""
@@ -93,20 +107,13 @@ class Driver:
                 self._duties.append(duty)
 
     async def _obey(self, order: OrderRole) -> None:
-        others = await self._look("others", self._engine.others()) if isinstance(self._engine, SeesOthers) else None
-        duties = self.change.order(
-            incarnation=order.incarnation,
-            mark=order.mark,
-            role=order.role,
-            drain_s=order.drain_s,
-            not_after_s=order.not_after_s,
-            requests_left=await self._left(),
-            at_s=time.monotonic(),
-            quiet_s=order.quiet_s,
-            park=order.park,
-            others=others,
-        )
-        self._take(duties)
+        others = None
+        if isinstance(self._engine, SeesOthers):
+            others, problem = await look(self._engine.others())
+            self._note("others", problem)
+        left, at_s = (await self._left())[0], time.monotonic()
+        held = self._keeper.refusal(at_s) if self._keeper else ""
+        self._take(self.change.order(order, requests_left=left, at_s=at_s, others=others, held=held))
 
     async def _perform(self, duty: Duty) -> None:
         match duty:
@@ -119,6 +126,44 @@ class Driver:
             case Open(role):
                 await self._open(role)
 
+    async def _keep(self) -> None:
+        """Put right what was noticed, if there is nothing else to do."""
+        keeper, change = self._keeper, self.change
+        if keeper is None or self._duties or self._orders:
+            return
+        remedy = keeper.remedy(time.monotonic())
+        if remedy is not None:
+            what, error = words(remedy), ""
+            self._say(f"noticed: {what}")
+            match remedy:
+                case Adopt(role):
+                    self._take(change.adopt(role, what))
+                case Back(role):
+                    self._take(change.back(role, what))
+                case Lost():
+                    self._take(change.lost(what))
+                case PutBack() | Renew() | TakeOut():
+                    if not (error := await self._repair(remedy)):
+                        self._take(change.noticed(f"{what}; that was put right", ""))
+            keeper.done(remedy, time.monotonic(), error)
+        if change.adjustable and change.phase is not Phase.FAILED:
+            self._take(change.noticed("", keeper.trouble))
+
+    async def _repair(self, remedy: PutBack | Renew | TakeOut) -> str:
+        """With the steps of a role change; why it did not work, or nothing."""
+        self._stepped()
+        try:
+            async with asyncio.timeout(OPEN_WITHIN_S):
+                if not isinstance(remedy, PutBack):
+                    await self._engine.close()
+                if not isinstance(remedy, TakeOut):
+                    await self._engine.open(remedy.role)
+        except Exception as error:
+            return line(error, f"not within {OPEN_WITHIN_S:g} s")
+        finally:
+            self._stepped()
+        return ""
+
     async def _close(self) -> None:
         due_s = self.change.next_deadline_s
         within_s = LOOK_WITHIN_S if due_s is None else due_s - time.monotonic()
@@ -126,24 +171,26 @@ class Driver:
             async with asyncio.timeout(max(0.0, within_s)):
                 await self._engine.close()
         except Exception as error:
-            self._take(self.change.not_closed(_line(error, f"close did not return within {within_s:.1f} s")))
+            self._take(self.change.not_closed(line(error, f"close did not return within {within_s:.1f} s")))
 
     async def _switch(self, role: Role) -> None:
+        if self._keeper is not None:
+            self._keeper.changed()
         change, late = self.change, f"switch did not return within {self._switch_within_s:g} s"
         try:
             async with asyncio.timeout(self._switch_within_s):
                 await self._engine.switch(role)
         except NotSwitched as error:
-            self._take(change.not_switched(_line(error, "switch refused")))
+            self._take(change.not_switched(line(error, "switch refused")))
         except SwitchFailed as error:
-            self._take(change.failed(_line(error, "switch failed")))
+            self._take(change.failed(line(error, "switch failed")))
         except Exception as error:
-            self._take(change.unsure(_line(error, late), time.monotonic()))
+            self._take(change.unsure(line(error, late), time.monotonic()))
         else:
             try:
                 live = await self._live()
             except SwitchFailed as error:
-                self._take(change.failed(_line(error, "switch failed")))
+                self._take(change.failed(line(error, "switch failed")))
             else:
                 self._take(change.switched(live, time.monotonic()))
 
@@ -151,7 +198,7 @@ class Driver:
         try:
             live = await self._live()
         except SwitchFailed as error:
-            self._take(self.change.failed(_line(error, "switch failed")))
+            self._take(self.change.failed(line(error, "switch failed")))
         else:
             self._take(self.change.found(live, time.monotonic()))
 
@@ -160,42 +207,35 @@ class Driver:
             async with asyncio.timeout(OPEN_WITHIN_S):
                 await self._engine.open(role)
         except SwitchFailed as error:
-            self._take(self.change.failed(_line(error, "cannot open")))
+            self._take(self.change.failed(line(error, "cannot open")))
         except Exception as error:
             late = f"open did not return within {OPEN_WITHIN_S:g} s"
-            self._take(self.change.not_opened(_line(error, late), time.monotonic()))
+            self._take(self.change.not_opened(line(error, late), time.monotonic()))
         else:
             self._take(self.change.opened())
 
-    async def _left(self) -> int:
-        """What keeps it from being drained; as long as that cannot be told, something."""
-        left = await self._look("drained", self._engine.drained())
-        return 1 if left is None else max(0, left)
+    async def _left(self) -> tuple[int, str]:
+        """What keeps it from being drained, as long as that cannot be told, something; and what was said of it."""
+        left, why = await look(self._engine.drained())
+        if why != self._in_the_way:
+            self._in_the_way = why
+            self._note("drained", why)
+        return (1, why) if left is None else (max(0, left), "")
 
     async def _live(self) -> Role | None:
         if not isinstance(self._engine, ReadsRole):
             return None
-        return await self._look("live_role", self._engine.live_role(), SwitchFailed)
+        live, problem = await look(self._engine.live_role(), SwitchFailed)
+        self._note("live_role", problem)
+        return live
 
-    async def _look(self, step: str, look: Awaitable[T], *through: type[Exception]) -> T | None:
-        """What a look at the engine shows; None if it cannot be had. Only errors of the types named come through."""
-        try:
-            async with asyncio.timeout(LOOK_WITHIN_S):
-                return await look
-        except through:
-            raise
-        except Exception as error:
-            self._say(f"{step}: {_line(error, f'no answer within {LOOK_WITHIN_S:g} s')}")
-            return None
-
-
-def _line(error: Exception, late: str) -> str:
-    """The error as one line; `late` stands for a timeout, which says nothing itself."""
-    return " ".join((str(error) or (late if isinstance(error, TimeoutError) else type(error).__name__)).split())
+    def _note(self, step: str, problem: str) -> None:
+        if problem:
+            self._say(f"{step}: {problem}")
 
 
 def _words(progress: RoleProgress) -> str:
     left = f", {progress.requests_left} requests left" if progress.requests_left else ""
-    problem = f": {progress.error}" if progress.error else ""
+    problem = "".join(f": {each}" for each in (progress.noticed, progress.error) if each)
     mark = f"{progress.mark.epoch}.{progress.mark.seq}"
     return f"order {mark}: {progress.phase.value} as {progress.role.value}{left}{problem}"

@@ -98,18 +98,20 @@ class RoleCancel(_message.Message):
     def __init__(self, incarnation: _Optional[str] = ..., mark: _Optional[_Union[_types_pb2.Mark, _Mapping]] = ...) -> None: ...
 
 class RoleProgress(_message.Message):
-    __slots__ = ("mark", "phase", "role", "requests_left", "error")
+    __slots__ = ("mark", "phase", "role", "requests_left", "error", "noticed")
     MARK_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_LEFT_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    NOTICED_FIELD_NUMBER: _ClassVar[int]
     mark: _types_pb2.Mark
     phase: _types_pb2.Phase
     role: _types_pb2.Role
     requests_left: int
     error: str
-    def __init__(self, mark: _Optional[_Union[_types_pb2.Mark, _Mapping]] = ..., phase: _Optional[_Union[_types_pb2.Phase, str]] = ..., role: _Optional[_Union[_types_pb2.Role, str]] = ..., requests_left: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
+    noticed: str
+    def __init__(self, mark: _Optional[_Union[_types_pb2.Mark, _Mapping]] = ..., phase: _Optional[_Union[_types_pb2.Phase, str]] = ..., role: _Optional[_Union[_types_pb2.Role, str]] = ..., requests_left: _Optional[int] = ..., error: _Optional[str] = ..., noticed: _Optional[str] = ...) -> None: ...
 
 class EngineLoad(_message.Message):
     __slots__ = ("engine_time_s", "load")

@@ -61,6 +61,9 @@ class EngineControlServicer:
         SWITCHING     -> UNCERTAIN, when nobody knows whether it has switched. It takes no requests, is never told to
         switch again, and goes on to WARMING or ROLLING_BACK when it has read its role
         past DRAINING -> FAILED, when it can serve neither role until it is started anew
+        at rest       -> FAILED, when it is gone, though its adapter is not
+        FAILED        -> WARMING or PARKED, when it is there again; SERVING follows, in the role that it then has
+        SERVING       -> SERVING in another role, unordered, when another hand has changed it
         PARKED        -> WARMING or SWITCHING, on an order for a role; what does not work out leads back to PARKED
 
         | code                | when                                                    | what the caller does next          |

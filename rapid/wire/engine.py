@@ -81,6 +81,7 @@ def encode_progress(progress: RoleProgress) -> engine_pb2.AttachRequest:
             role=ROLE_VALUES[progress.role],
             requests_left=progress.requests_left,
             error=fields.line(progress.error),
+            noticed=fields.line(progress.noticed),
         )
     )
 
@@ -163,6 +164,7 @@ def _progress(message: engine_pb2.RoleProgress, hello: EngineHello) -> RoleProgr
         role=fields.choice(message.role, "role", ROLES),
         requests_left=message.requests_left,
         error=fields.text(message.error, "error"),
+        noticed=fields.text(message.noticed, "noticed"),
     )
 
 

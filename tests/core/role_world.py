@@ -160,21 +160,8 @@ class RoleWorld:
         message = stream.down[at % len(stream.down)] if again else stream.down.pop(at % len(stream.down))
         match message:
             case OrderRole():
-                self.perform(
-                    name,
-                    change.order(
-                        incarnation=message.incarnation,
-                        mark=message.mark,
-                        role=message.role,
-                        drain_s=message.drain_s,
-                        not_after_s=message.not_after_s,
-                        requests_left=self.engines[name].requests,
-                        at_s=self.now,
-                        quiet_s=message.quiet_s,
-                        park=message.park,
-                        others=others,
-                    ),
-                )
+                left = self.engines[name].requests
+                self.perform(name, change.order(message, requests_left=left, at_s=self.now, others=others))
             case CancelRole():
                 self.perform(name, change.cancel(incarnation=message.incarnation, mark=message.mark))
             case epoch:

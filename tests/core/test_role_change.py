@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 
 from rapid.core.cluster import Mark, Phase, Role, RoleProgress
+from rapid.core.commands import OrderRole
 from rapid.core.role_change import LONGEST_PAUSE_S, Close, Duty, Open, ReadRole, RoleChange, Switch, Tell
 
 BOTH = (Role.PREFILL, Role.DECODE)
@@ -27,19 +28,10 @@ def order(
     quiet_s: float = 0.0,
     park: bool = False,
     others: int | None = None,
+    held: str = "",
 ) -> list[Duty]:
-    return change.order(
-        incarnation=incarnation,
-        mark=mark or Mark(1, 1),
-        role=role,
-        drain_s=drain_s,
-        not_after_s=not_after_s,
-        requests_left=left,
-        at_s=at_s,
-        quiet_s=quiet_s,
-        park=park,
-        others=others,
-    )
+    given = OrderRole("p0", incarnation, mark or Mark(1, 1), role, drain_s, not_after_s, quiet_s, park)
+    return change.order(given, requests_left=left, at_s=at_s, others=others, held=held)
 
 
 def told(duties: list[Duty]) -> list[RoleProgress]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from rapid.core.cluster import Mark, Phase, Role
+from rapid.core.commands import OrderRole
 from rapid.core.role_change import Duty, RoleChange
 from tests.core.transitions import cases, parse
 
@@ -15,16 +16,9 @@ NOW_S = 11.0  # every event comes at this time; every order before it came at 10
 
 def order(change: RoleChange, seq: int, role: Role, *, park: bool = False, late: bool = False) -> list[Duty]:
     at_s = NOW_S if seq > 2 else 10.0
-    return change.order(
-        incarnation="i1",
-        mark=Mark(1, seq),
-        role=role,
-        drain_s=DRAIN_S,
-        not_after_s=at_s - 1.0 if late else at_s + 1.0,
-        requests_left=3,
-        at_s=at_s,
-        park=park,
-    )
+    not_after_s = at_s - 1.0 if late else at_s + 1.0
+    given = OrderRole("p0", "i1", Mark(1, seq), role, DRAIN_S, not_after_s, 0.0, park)
+    return change.order(given, requests_left=3, at_s=at_s)
 
 
 def welcome(change: RoleChange) -> list[Duty]:
@@ -89,7 +83,18 @@ STATES: dict[str, Callable[[], RoleChange]] = {
     "rolling back": lambda: on_its_way(lambda change: change.cancel(incarnation="i1", mark=Mark(1, 2))),
     "parked": parked,
     "failed": lambda: on_its_way(drained, lambda change: change.failed("out of memory")),
+    "warming and waiting": lambda: on_its_way(
+        drained, lambda change: change.switched(DECODE, 10.6), lambda change: change.not_opened("router is away", 10.9)
+    ),
+    "failed when parked": lambda: failed_when_parked(),
 }
+
+
+def failed_when_parked() -> RoleChange:
+    change = parked()
+    change.lost("it does not answer")
+    return change
+
 
 EVENTS: dict[str, Callable[[RoleChange], list[Duty]]] = {
     "order to decode": lambda change: order(change, 3, DECODE),
@@ -118,6 +123,12 @@ EVENTS: dict[str, Callable[[RoleChange], list[Duty]]] = {
     "opened": lambda change: change.opened(),
     "not opened": lambda change: change.not_opened("router is away", NOW_S),
     "failed": lambda change: change.failed("out of memory"),
+    "adopt decode": lambda change: change.adopt(DECODE, "another hand has made it decode"),
+    "lost": lambda change: change.lost("it does not answer"),
+    "back as prefill": lambda change: change.back(PREFILL, "it is there again"),
+    "noticed": lambda change: change.noticed("it was put back", ""),
+    "in trouble": lambda change: change.noticed("", "the router is away"),
+    "nothing noticed": lambda change: change.noticed("", ""),
     "early tick": lambda change: change.tick(10.7),
     "late tick": lambda change: change.tick(10.0 + DRAIN_S),
 }
@@ -129,8 +140,13 @@ TABLE = {
             older order, cancel before its order
         serving prefill: nothing <- cancel for another life, welcome, some left, none left, none left too late,
             not closed, early tick, late tick
-        mistake <- switched, switched in words, switched unseen, not switched, unsure, found decode, found
+        mistake <- back as prefill, switched, switched in words, switched unseen, not switched, unsure, found
+            decode, found
             prefill, found nothing, opened, not opened, failed
+        serving prefill: Tell <- noticed, in trouble
+        serving prefill: nothing <- nothing noticed
+        failed prefill: Tell <- lost
+        warming decode: Tell Open <- adopt decode
     """,
     "draining": """
         draining prefill: Tell <- order to decode, order to park, same order, older order, late order, cancel of
@@ -139,7 +155,8 @@ TABLE = {
             tick
         draining prefill: nothing <- cancel for another life, welcome, some left, none left too late, early tick
         switching decode: Tell Switch <- none left
-        mistake <- switched, switched in words, switched unseen, not switched, unsure, found decode, found
+        mistake <- adopt decode, lost, back as prefill, noticed, in trouble, nothing noticed, switched,
+            switched in words, switched unseen, not switched, unsure, found decode, found
             prefill, found nothing, opened, not opened, failed
     """,
     "draining to park": """
@@ -149,7 +166,8 @@ TABLE = {
             tick
         draining prefill: nothing <- cancel for another life, welcome, some left, none left too late, early tick
         parked prefill: Tell <- none left
-        mistake <- switched, switched in words, switched unseen, not switched, unsure, found decode, found
+        mistake <- adopt decode, lost, back as prefill, noticed, in trouble, nothing noticed, switched,
+            switched in words, switched unseen, not switched, unsure, found decode, found
             prefill, found nothing, opened, not opened, failed
     """,
     "switching": """
@@ -160,7 +178,8 @@ TABLE = {
         warming decode: Tell Open <- switched
         rolling back prefill: Tell Open <- switched in words, not switched
         uncertain decode: Tell <- switched unseen, unsure
-        mistake <- found decode, found prefill, found nothing, opened, not opened
+        mistake <- adopt decode, lost, back as prefill, noticed, in trouble, nothing noticed, found decode,
+            found prefill, found nothing, opened, not opened
         failed decode: Tell <- failed
     """,
     "switching from parked": """
@@ -171,7 +190,8 @@ TABLE = {
         warming decode: Tell Open <- switched
         parked prefill: Tell <- switched in words, not switched
         uncertain decode: Tell <- switched unseen, unsure
-        mistake <- found decode, found prefill, found nothing, opened, not opened
+        mistake <- adopt decode, lost, back as prefill, noticed, in trouble, nothing noticed, found decode,
+            found prefill, found nothing, opened, not opened
         failed decode: Tell <- failed
     """,
     "uncertain": """
@@ -179,7 +199,8 @@ TABLE = {
             late order, cancel, cancel of an older order, cancel before its order
         uncertain decode: nothing <- cancel for another life, welcome, some left, none left, none left too late,
             not closed, found nothing, early tick
-        mistake <- switched, switched in words, switched unseen, not switched, unsure, opened, not opened
+        mistake <- adopt decode, lost, back as prefill, noticed, in trouble, nothing noticed, switched,
+            switched in words, switched unseen, not switched, unsure, opened, not opened
         warming decode: Tell Open <- found decode
         rolling back prefill: Tell Open <- found prefill
         failed decode: Tell <- failed
@@ -190,7 +211,8 @@ TABLE = {
             order, cancel, cancel of an older order, cancel before its order, not opened
         warming decode: nothing <- cancel for another life, welcome, some left, none left, none left too late,
             not closed, early tick, late tick
-        mistake <- switched, switched in words, switched unseen, not switched, unsure, found decode, found
+        mistake <- adopt decode, lost, back as prefill, noticed, in trouble, nothing noticed, switched,
+            switched in words, switched unseen, not switched, unsure, found decode, found
             prefill, found nothing
         serving decode: Tell <- opened
         failed decode: Tell <- failed
@@ -200,7 +222,8 @@ TABLE = {
             order, cancel, cancel of an older order, cancel before its order, not opened
         warming prefill: nothing <- cancel for another life, welcome, some left, none left, none left too late,
             not closed, early tick, late tick
-        mistake <- switched, switched in words, switched unseen, not switched, unsure, found decode, found
+        mistake <- adopt decode, lost, back as prefill, noticed, in trouble, nothing noticed, switched,
+            switched in words, switched unseen, not switched, unsure, found decode, found
             prefill, found nothing
         serving prefill: Tell <- opened
         failed prefill: Tell <- failed
@@ -210,7 +233,8 @@ TABLE = {
             late order, cancel, cancel of an older order, cancel before its order, not opened
         rolling back prefill: nothing <- cancel for another life, welcome, some left, none left, none left too
             late, not closed, early tick, late tick
-        mistake <- switched, switched in words, switched unseen, not switched, unsure, found decode, found
+        mistake <- adopt decode, lost, back as prefill, noticed, in trouble, nothing noticed, switched,
+            switched in words, switched unseen, not switched, unsure, found decode, found
             prefill, found nothing
         serving prefill: Tell <- opened
         failed prefill: Tell <- failed
@@ -222,16 +246,45 @@ TABLE = {
             order, cancel before its order
         parked prefill: nothing <- cancel for another life, welcome, some left, none left, none left too late,
             not closed, early tick, late tick
-        mistake <- switched, switched in words, switched unseen, not switched, unsure, found decode, found
+        mistake <- back as prefill, switched, switched in words, switched unseen, not switched, unsure, found
+            decode, found
             prefill, found nothing, opened, not opened, failed
+        parked prefill: Tell <- noticed, in trouble
+        parked prefill: nothing <- nothing noticed
+        failed prefill: Tell <- lost
+        parked decode: Tell <- adopt decode
     """,
     "failed": """
         failed decode: Tell <- order to decode, order to prefill, order to park, same order, older order, late
             order, cancel, cancel of an older order, cancel before its order
         failed decode: nothing <- cancel for another life, welcome, some left, none left, none left too late,
             not closed, early tick, late tick
-        mistake <- switched, switched in words, switched unseen, not switched, unsure, found decode, found
+        mistake <- adopt decode, lost, noticed, in trouble, nothing noticed, switched, switched in words,
+            switched unseen, not switched, unsure, found decode, found
             prefill, found nothing, opened, not opened, failed
+        warming prefill: Tell Open <- back as prefill
+    """,
+    "warming and waiting": """
+        warming decode: Tell <- order to decode, order to prefill, order to park, same order, older order, late
+            order, cancel, cancel of an older order, cancel before its order, not opened, noticed, in trouble
+        warming decode: nothing <- cancel for another life, welcome, some left, none left, none left too late,
+            not closed, nothing noticed, early tick
+        mistake <- switched, switched in words, switched unseen, not switched, unsure, found decode, found
+            prefill, found nothing, back as prefill
+        serving decode: Tell <- opened
+        failed decode: Tell <- failed, lost
+        warming decode: Tell Open <- adopt decode
+        warming decode: Open <- late tick
+    """,
+    "failed when parked": """
+        failed prefill: Tell <- order to decode, order to prefill, order to park, same order, older order, late
+            order, cancel, cancel of an older order, cancel before its order
+        failed prefill: nothing <- cancel for another life, welcome, some left, none left, none left too late,
+            not closed, early tick, late tick
+        mistake <- switched, switched in words, switched unseen, not switched, unsure, found decode, found
+            prefill, found nothing, opened, not opened, failed, adopt decode, lost, noticed, in trouble, nothing
+            noticed
+        parked prefill: Tell <- back as prefill
     """,
 }
 

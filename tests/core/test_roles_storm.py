@@ -170,9 +170,9 @@ class ForgetsWhereItStands(Roles):
 class TakesWhatItRefused(RoleChange):
     """Bug: an order that was refused is taken when it comes again."""
 
-    def order(self, **given: Any) -> list[Duty]:
+    def order(self, order: OrderRole, **given: Any) -> list[Duty]:
         before = self.mark
-        duties = super().order(**given)
+        duties = super().order(order, **given)
         if all(isinstance(duty, Tell) for duty in duties):
             self.mark = before
         return duties

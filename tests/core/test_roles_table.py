@@ -202,12 +202,12 @@ TABLE = {
         gone prefill: nothing <- goes
     """,
     "failed": """
-        serving prefill: warning <- says serving prefill
+        serving prefill: info <- says serving prefill
         serving decode: info <- says serving decode
         failed prefill to decode: nothing <- says draining, says switching, says warming, says rolling back,
             says uncertain, says of an older order, an older life goes, tick, tick after the drain, tick after
             the switch
-        parked prefill: warning <- says parked
+        parked prefill: info <- says parked
         failed prefill to decode: error <- says failed
         refused: RoleRefused <- order to decode, order to prefill, park
         serving prefill: nothing <- comes serving prefill

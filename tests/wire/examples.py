@@ -105,7 +105,7 @@ HELLO = EngineHello(
     parks=True,
     reads_role=True,
 )
-PROGRESS = cluster.RoleProgress("i1", "e1", MARK, Phase.DRAINING, Role.DECODE, 4, "slow")
+PROGRESS = cluster.RoleProgress("i1", "e1", MARK, Phase.DRAINING, Role.DECODE, 4, "slow", "put back")
 ORDER = commands.OrderRole("i1", "e1", MARK, Role.DECODE, 30.0, 40.0, 0.5, True)
 DECISION = cluster.Decision(
     id="d7",

@@ -219,6 +219,7 @@ progresses = st.builds(
     role=roles,
     requests_left=numbers_32,
     error=texts,
+    noticed=texts,
 )
 engine_loads = st.builds(engine.EngineLoad, engine_time_s=times_s, load=loads)
 goodbyes = st.builds(engine.Goodbye, reason=texts)

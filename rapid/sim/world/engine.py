@@ -44,17 +44,8 @@ class SimEngine:
 
     def order(self, order: OrderRole, at_s: float) -> None:
         """The controller wants another role."""
-        duties = self.change.order(
-            incarnation=order.incarnation,
-            mark=order.mark,
-            role=order.role,
-            drain_s=order.drain_s,
-            not_after_s=order.not_after_s,
-            requests_left=self._cluster.instances[self.name].requests_left,
-            at_s=at_s,
-            quiet_s=order.quiet_s,
-            park=order.park,
-        )
+        left = self._cluster.instances[self.name].requests_left
+        duties = self.change.order(order, requests_left=left, at_s=at_s)
         self.target = self.change.to_role or self.change.role
         self._perform(duties, at_s)
         deadline_s = self.change.next_deadline_s
