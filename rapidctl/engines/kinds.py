@@ -18,6 +18,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("sglang", "SGLang behind sglang-router: moved between the router's pools, switched live."),
     Entry("smg", "Workers behind smg, moved in one call: SGLang, vLLM and others, over HTTP or gRPC."),
     Entry("dynamo", "A worker of NVIDIA Dynamo, withdrawn and published again in the other role."),
+    Entry("vllm", "vLLM: kv_both behind smg by routing alone, or its own role where it has one."),
     Entry("exec", "Any engine that must be started anew: a command line per role."),
 )
 
