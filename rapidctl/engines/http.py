@@ -8,7 +8,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import TypeVar
@@ -115,6 +115,10 @@ class Peer:
     def __init__(self, instance: str, endpoint: Endpoint, session: aiohttp.ClientSession) -> None:
         self.instance, self.endpoint = instance, endpoint
         self._session, self._tls = session, endpoint.tls()
+
+    def at(self, url: str) -> "Peer":
+        """Another of its kind, elsewhere, over the same connections. Who says where it is does not get our key."""
+        return Peer(self.instance, replace(self.endpoint, url=url, token_file=None), self._session)
 
     async def get(self, step: str, path: str, *, missing: str = "", within_s: float = WITHIN_S) -> Answer:
         return await self.call(step, "GET", path, missing=missing, within_s=within_s)

@@ -50,6 +50,11 @@ class Meter:
                 self._problem = problem
             await asyncio.sleep(INTERVAL_S)
 
+    async def held(self, step: str) -> int:
+        """How many requests run or wait. Raises CallFailed, and ScrapeFailed."""
+        said = await self._look(step)
+        return said.running_requests + said.waiting_requests
+
     async def finding(self) -> Finding:
         """Whether the metrics can be read."""
         try:

@@ -137,7 +137,9 @@ class Workers:
         mine: list[Worker] = []
         try:
             async with asyncio.timeout(within_s):
-                while not done(mine := await self.mine(step)):
+                while True:
+                    if done(mine := await self.mine(step)):
+                        return
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             seen = ", ".join(f"{one.worker_type} {'healthy' if one.is_healthy else 'not healthy'}" for one in mine)
