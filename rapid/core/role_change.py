@@ -120,6 +120,11 @@ class RoleChange:
         """In the middle of a change: where it leads."""
         return None if self._settled else self._target
 
+    @property
+    def parking(self) -> bool:
+        """Whether the last order taken was to park."""
+        return self._park
+
     def progress(self, error: str = "", noticed: str = "") -> RoleProgress:
         """Where it stands, and what was noticed since the last word."""
         return RoleProgress(

@@ -39,8 +39,8 @@
         ):
             await engine.serve()
 
-What each step promises, and what comes of one that fails, is said at `Engine`; `ReadsRole`, `SeesOthers` and
-`Reconciles` are what an engine may be able to do beside that. A whole engine is examples/engine.py. One in another
+What each step promises, and what comes of one that fails, is said at `Engine`; `ReadsRole`, `SeesOthers`, `ServesOn`
+and `Reconciles` are what an engine may be able to do beside that. A whole engine is examples/engine.py. One in another
 language needs no more than proto/rapid/v1/engine.proto: examples/cpp.
 '''
 
@@ -49,7 +49,7 @@ from rapid.core.errors import RapidError
 from rapid.core.latency_counter import LatencyCounter
 from rapid.core.reconcile import Seen
 from rapid.engine.attach import Attached, attach
-from rapid.engine.author import Engine, NotSwitched, ReadsRole, Reconciles, SeesOthers, SwitchFailed
+from rapid.engine.author import Engine, NotSwitched, ReadsRole, Reconciles, SeesOthers, ServesOn, SwitchFailed
 from rapid.tls import TlsConfig
 
 __all__ = [
@@ -66,6 +66,7 @@ __all__ = [
     "Role",
     "Seen",
     "SeesOthers",
+    "ServesOn",
     "SwitchFailed",
     "TlsConfig",
     "attach",

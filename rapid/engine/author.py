@@ -66,6 +66,15 @@ class ReadsRole(Protocol):
 
 
 @runtime_checkable
+class ServesOn(Protocol):
+    """An engine that may take requests of its new role while those of the old one are still running. A change of its
+    role then needs neither `close` nor a drain; to park it does."""
+
+    def serves_on(self) -> bool:
+        """Whether it can now."""
+
+
+@runtime_checkable
 class SeesOthers(Protocol):
     """An engine that can also see who else serves, at its router. The last of a role then refuses to leave it."""
 

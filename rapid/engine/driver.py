@@ -9,7 +9,7 @@ from rapid.core.cluster import Phase, Role, RoleProgress
 from rapid.core.commands import CancelRole, OrderRole
 from rapid.core.reconcile import Adopt, Back, Lost, PutBack, Renew, TakeOut, words
 from rapid.core.role_change import Close, Duty, Open, ReadRole, RoleChange, Switch, Tell
-from rapid.engine.author import Engine, NotSwitched, ReadsRole, Reconciles, SeesOthers, SwitchFailed
+from rapid.engine.author import Engine, NotSwitched, ReadsRole, Reconciles, SeesOthers, ServesOn, SwitchFailed
 from rapid.engine.keeper import Keeper
 from rapid.engine.link import Say
 from rapid.engine.looks import LOOK_WITHIN_S, line, look
@@ -40,6 +40,7 @@ class Driver:
         self._orders: deque[OrderRole] = deque(maxlen=MAX_ORDERS)
         self._duties: deque[Duty] = deque()
         self._woken = asyncio.Event()
+        self._open_still = False  # the change under way was begun without closing the engine
         self._in_the_way = ""  # why the last look at what is left showed nothing
         self._keeper = Keeper(engine, change, self._woken.set) if isinstance(engine, Reconciles) else None
 
@@ -114,6 +115,8 @@ class Driver:
         left, at_s = (await self._left())[0], time.monotonic()
         held = self._keeper.refusal(at_s) if self._keeper else ""
         self._take(self.change.order(order, requests_left=left, at_s=at_s, others=others, held=held))
+        if self._open_still and self.change.phase is Phase.DRAINING and not self._serves_on():
+            self._duties.appendleft(Close())  # it did not need to be closed for the order before this one
 
     async def _perform(self, duty: Duty) -> None:
         match duty:
@@ -164,7 +167,13 @@ class Driver:
             self._stepped()
         return ""
 
+    def _serves_on(self) -> bool:
+        return isinstance(self._engine, ServesOn) and not self.change.parking and self._engine.serves_on()
+
     async def _close(self) -> None:
+        self._open_still = self._serves_on()
+        if self._open_still:
+            return
         due_s = self.change.next_deadline_s
         within_s = LOOK_WITHIN_S if due_s is None else due_s - time.monotonic()
         try:
@@ -203,6 +212,7 @@ class Driver:
             self._take(self.change.found(live, time.monotonic()))
 
     async def _open(self, role: Role) -> None:
+        self._open_still = False
         try:
             async with asyncio.timeout(OPEN_WITHIN_S):
                 await self._engine.open(role)
@@ -216,6 +226,8 @@ class Driver:
 
     async def _left(self) -> tuple[int, str]:
         """What keeps it from being drained, as long as that cannot be told, something; and what was said of it."""
+        if self._serves_on():
+            return 0, ""
         left, why = await look(self._engine.drained())
         if why != self._in_the_way:
             self._in_the_way = why

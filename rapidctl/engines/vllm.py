@@ -6,11 +6,15 @@ request of another. Which of the two it is is asked, never assumed: an engine wi
 is not a fast switch.
 
     step      kv_both                                  pd_role
-    close     out of the router's list                 the same, if there is a router
-    drained   no request waits or runs, and no KV      no request that it has accepted is left; what it owes to
-              is owed to a peer (or its lease is over) peers it waits for itself, in the switch
-    switch    nothing                                  POST, then its state until it is at rest
-    open      into the other pool                      the same
+    close     only to park: out of the router's list   out of the router's list, if there is a router
+    drained   only to park: no request waits or runs,  no request that it has accepted is left; what it owes to
+              and no KV is owed to a peer              peers it waits for itself, in the switch
+    switch    into the router's other pool, in one     POST, then its state until it is at rest
+              step, seen in its list
+    open      into the router's list, if not there     the same
+
+With kv_both requests of the old role run to their end while those of the new one come in, so nothing is closed and
+nothing waits: smg does that in one PUT. sglang-router leaves the role as it is, which is seen.
 
 What is owed to a peer: a prefill engine keeps the KV of a request that is finished until decode has pulled it, and
 frees it when its lease (30 s) is over. vLLM shows no count of those, only how much of its KV cache is in use.
@@ -37,7 +41,7 @@ from rapidctl.engines.base import Kind, Place, Say
 from rapidctl.engines.http import CallFailed, Endpoint, Peer, opened
 from rapidctl.engines.meter import Meter
 from rapidctl.engines.pd_role import FAILED, PdRole
-from rapidctl.engines.workers import TYPES, Workers
+from rapidctl.engines.workers import TYPES, Worker, Workers
 
 WAITING, RUNNING, KV_USED = "vllm:num_requests_waiting", "vllm:num_requests_running", "vllm:kv_cache_usage_perc"
 MOVED = "vllm:nixl_bytes_transferred_count"
@@ -131,9 +135,15 @@ class VllmAdapter:
         self._idle_s = now_s if self._idle_s is None else self._idle_s
         return 1 if now_s - self._idle_s < self._options.kv_lease_s else 0
 
+    def serves_on(self) -> bool:
+        return not self._has_role
+
     async def switch(self, role: Role) -> None:
         if self._has_role:
             await self._own.switch(role, DRAIN_S)
+        elif (listed := await self._listed("switch")) is not None and listed.role is not role:
+            assert self._workers is not None
+            await self._workers.replace("switch", listed, role, self._spec(role))
         self._role = role
 
     async def open(self, role: Role) -> None:
@@ -145,7 +155,8 @@ class VllmAdapter:
 
     async def live_role(self) -> Role | None:
         if not self._has_role:
-            return self._role  # what the router is going to make of it
+            listed = await self._listed("read role")
+            return self._role if listed is None else listed.role
         state = await self._own.state("read role")
         if state.phase == FAILED:
             why = state.error or "no reason given"
@@ -194,9 +205,13 @@ class VllmAdapter:
             return state.served
         if self._workers is None:
             raise RapidError(f"{self._place.instance}: begin: {NO_ROLE}")
-        mine = await self._workers.mine("begin")
-        listed = [one.role for one in mine if one.role is not None and not one.taken_out]
-        return listed[0] if listed else self._role
+        listed = await self._listed("begin")
+        return self._role if listed is None or listed.role is None else listed.role
+
+    async def _listed(self, step: str) -> Worker | None:
+        """Where the router has it; None: nowhere."""
+        mine = await self._workers.mine(step) if self._workers is not None else []
+        return next((one for one in mine if not one.taken_out), None)
 
     async def _routed(self, role: Role) -> list[Finding]:
         if self._workers is None:

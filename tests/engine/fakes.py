@@ -60,12 +60,19 @@ class FakeController(engine_pb2_grpc.EngineControlServicer):
                 self.heard.append(said)
 
     async def order(
-        self, role: Role, *, seq: int = 1, late_s: float = 0.0, drain_s: float = 5.0, park: bool = False
+        self,
+        role: Role,
+        *,
+        seq: int = 1,
+        late_s: float = 0.0,
+        drain_s: float = 5.0,
+        quiet_s: float = 0.0,
+        park: bool = False,
     ) -> None:
         hello = self.hellos[-1]
         not_after_s = time.monotonic() + 5.0 - late_s
         mark = Mark(self.epoch, seq)
-        order = OrderRole(hello.instance, hello.incarnation, mark, role, drain_s, not_after_s, 0.0, park)
+        order = OrderRole(hello.instance, hello.incarnation, mark, role, drain_s, not_after_s, quiet_s, park)
         await self._contexts[-1].write(encode_order(order))
 
     async def cancel(self, *, seq: int = 1) -> None:
@@ -184,3 +191,11 @@ class RoutedEngine(ScriptedEngine):
 
     async def others(self) -> int | None:
         return self.seen
+
+
+@dataclass
+class BusyEngine(ScriptedEngine):
+    """One that takes requests of its new role while those of the old one run on."""
+
+    def serves_on(self) -> bool:
+        return True
