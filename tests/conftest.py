@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import skips
+from tests import seen, skips
 from tests.kills import table
 
 TESTS = Path(__file__).parent
@@ -25,7 +25,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    for plugin in (skips, table):
+    for plugin in (seen, skips, table):
         config.pluginmanager.register(plugin)
 
 

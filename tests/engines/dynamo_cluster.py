@@ -159,10 +159,13 @@ class Worker:
 
 
 class Cluster:
-    """A frontend, and workers that begin in these roles. `engine` are words for every mocker."""
+    """A frontend, and workers that begin in these roles. `engine` are words for every mocker.
 
-    def __init__(self, folder: Path, roles: Sequence[Role], *, engine: Sequence[str] = ()) -> None:
-        self.folder = folder
+    `held`: they are built by tests.engines.dynamo_held, and stop where the test holds them.
+    """
+
+    def __init__(self, folder: Path, roles: Sequence[Role], *, engine: Sequence[str] = (), held: bool = False) -> None:
+        self.folder, self._held = folder, held
         folder.mkdir(exist_ok=True)
         self._model = write_model(folder / "model")
         self.port = free_port()
@@ -191,6 +194,18 @@ class Cluster:
         for process in (*(worker.process for worker in self.workers), self.frontend):
             if process.alive:
                 process.kill()
+
+    def hold(self, name: str, step: str) -> None:
+        """From now on the worker stops there, for as long as it is not let go."""
+        self._hold(name).joinpath(step).touch()
+
+    def let_go(self, name: str) -> None:
+        for file in self._hold(name).iterdir():
+            file.unlink()
+
+    def stopped_at(self, name: str) -> str:
+        """Where the worker stands still."""
+        return next((file.suffix[1:] for file in self._hold(name).glob("at.*")), "")
 
     # ---- what the frontend knows ----
 
@@ -246,6 +261,11 @@ class Cluster:
         (self.folder / "home").mkdir(exist_ok=True)
         return Process(name, [str(PYTHON), "-m", module, *words], env, self.folder / f"{name}.log")
 
+    def _hold(self, name: str) -> Path:
+        folder = self.folder / f"hold-{name}"
+        folder.mkdir(exist_ok=True)
+        return folder
+
     def _frontend_words(self) -> list[str]:
         # No request is tried again by Dynamo itself: one that a change of role lost would be counted.
         return ["--http-host", "127.0.0.1", "--http-port", str(self.port), "--router-mode", "kv"]
@@ -255,7 +275,8 @@ class Cluster:
         words = ["--model-path", str(self._model), "--model-name", MODEL, "--disaggregation-mode", role.value]
         words += ["--bootstrap-ports", str(free_port()), *engine]
         module = "rapidctl.engines.dynamo_worker"
-        process = self._process(name, module, "--control", str(control), "--", *words, DYN_SYSTEM_PORT=str(port))
+        own = ["--control", str(control)] + (["--engine", "tests.engines.dynamo_held:build"] if self._held else [])
+        process = self._process(name, module, *own, "--", *words, DYN_SYSTEM_PORT=str(port), HOLD=str(self._hold(name)))
         return Worker(name, process, control, port)
 
 

@@ -18,7 +18,7 @@ from rapid.wire.common import encode_role
 from rapid.wire.errors import error_of
 from rapid.wire.status import decode_status
 from tests.controller.process import Controller, Controllers
-from tests.engines.dynamo_cluster import ROOT, WITHIN_S, Cluster, Process, Worker
+from tests.engines.dynamo_cluster import WITHIN_S, Cluster, Process, Worker
 from tests.node.caller import NODE
 from tests.node.daemon import Host
 from tests.wait import wait_for
@@ -89,6 +89,10 @@ class Site:
         self.home.__exit__(kind, error, trace)
         self.host.__exit__(kind, error, trace)
 
+    def start_controller(self) -> None:
+        """The next life, which goes on from the journal."""
+        self.controller = self.home.start()
+
     # ---- the operator ----
 
     def status(self) -> Status:
@@ -155,6 +159,3 @@ class Site:
         ]
         command = [sys.executable, "-m", "rapidctl", *words]
         return Process(worker.name, command, dict(os.environ), self.folder / f"adapter-{worker.name}.log")
-
-
-__all__ = ["ROOT", "Site"]

@@ -1,6 +1,7 @@
 """Streaming OpenAI traffic against a Dynamo frontend, on a thread of its own, and what became of each request."""
 
 import asyncio
+import contextlib
 import json
 import random
 import threading
@@ -57,9 +58,10 @@ class Traffic:
         self.served: list[Served] = []
         self.sent = 0
         self.began_s = 0.0
-        self._stopping = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._stopping = asyncio.Event()
         self._all_sent = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="traffic")
+        self._thread = threading.Thread(target=self._work, name="traffic")
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -68,7 +70,8 @@ class Traffic:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stopping.set()
+        with contextlib.suppress(RuntimeError):  # it has sent everything, and is over
+            self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(2 * REQUEST_WITHIN_S)
 
     def wait_sent(self, within_s: float) -> None:
@@ -80,6 +83,10 @@ class Traffic:
         return [one for one in self.served if not one.complete]
 
     # ---- inside ----
+
+    def _work(self) -> None:
+        with contextlib.closing(self._loop):
+            self._loop.run_until_complete(self._run())
 
     async def _run(self) -> None:
         timeout = aiohttp.ClientTimeout(total=REQUEST_WITHIN_S)
@@ -98,12 +105,10 @@ class Traffic:
 
     async def _due(self, at_s: float) -> bool:
         """Wait until then; False: told to stop before."""
-        while not self._stopping.is_set():
-            left_s = at_s - time.monotonic()
-            if left_s <= 0:
-                return True
-            await asyncio.sleep(min(left_s, 0.05))
-        return False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, at_s - time.monotonic())):
+                await self._stopping.wait()
+        return not self._stopping.is_set()
 
     async def _send(self, session: aiohttp.ClientSession, ask: Ask) -> None:
         due_s, times_s = self.began_s + ask.at_s, []

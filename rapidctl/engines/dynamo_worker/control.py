@@ -86,9 +86,9 @@ class Control:
 
     async def _serve_on(self) -> None:
         """Its adapter has gone. If that had taken it out of service, nobody else would ever open it."""
+        LOG.warning("its adapter has gone; it serves on as %s", self._worker.role)
         if self._worker.taking:
             return
-        LOG.warning("its adapter has gone; it serves on as %s", self._worker.role)
         try:
             await self._worker.open()
         except Exception:
