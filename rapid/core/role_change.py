@@ -89,7 +89,7 @@ class RoleChange:
         self._doing = Mark()  # the last order taken
         self._home = Phase.SERVING  # where a roll-back leads: SERVING or PARKED
         self._old = self._target = role  # differ only on the way
-        self._park = False
+        self.parking = False  # the last order taken was to park
         self._drained_by_s = 0.0  # this, and the next three, bind only while DRAINING
         self._drain_s = self._quiet_s = 0.0
         self._empty_s: float | None = None  # since when nothing has been left
@@ -119,11 +119,6 @@ class RoleChange:
     def to_role(self) -> Role | None:
         """In the middle of a change: where it leads."""
         return None if self._settled else self._target
-
-    @property
-    def parking(self) -> bool:
-        """Whether the last order taken was to park."""
-        return self._park
 
     def progress(self, error: str = "", noticed: str = "") -> RoleProgress:
         """Where it stands, and what was noticed since the last word."""
@@ -171,7 +166,7 @@ class RoleChange:
         )
         if refusal:
             return self._refuse(refusal)
-        self._doing, self._park, self._error = mark, park, ""
+        self._doing, self.parking, self._error = mark, park, ""
         if self.phase is Phase.PARKED:
             return self._leave_parking(role)
         if role is self.role and not park:
@@ -346,7 +341,7 @@ class RoleChange:
         """On from a drain, if it is over."""
         if self._empty_s is None or at_s < self._empty_s + self._quiet_s:
             return []
-        if self._park:
+        if self.parking:
             self.phase = Phase.PARKED
             return [Tell(self.progress())]
         return self._switch()
@@ -356,7 +351,7 @@ class RoleChange:
         return [Tell(self.progress()), Switch(self.role)]
 
     def _leave_parking(self, role: Role) -> list[Duty]:
-        if self._park:
+        if self.parking:
             return [Tell(self.progress())]
         self._home, self._old, self._target = Phase.PARKED, self.role, role
         return self._warm() if role is self.role else self._switch()
