@@ -1,24 +1,21 @@
 """An engine attaches, obeys, and comes back, over real gRPC to a controller that the test plays."""
 
 import time
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
 
-from rapid.core.cluster import Mark, Phase, Role, RoleProgress
+from rapid.core.cluster import Mark, Phase
 from rapid.core.errors import ConfigInvalid, EngineRefused, EngineTaken
-from rapid.engine import Attached, Engine, NotSwitched, SwitchFailed, attach
+from rapid.engine import NotSwitched, SwitchFailed
 from rapid.tls import TlsConfig
 from rapid.wire.engine import Goodbye
 from tests.certificates import issue
+from tests.engine.bench import CHANGED, DECODE, PREFILL, ROLLED_BACK, Bench, care
 from tests.engine.fakes import (
     SOON_S,
-    BusyEngine,
     FakeController,
     FakeDaemon,
     ReadableEngine,
@@ -27,53 +24,6 @@ from tests.engine.fakes import (
     served,
 )
 from tests.wait import wait_until
-
-PREFILL, DECODE = Role.PREFILL, Role.DECODE
-CHANGED = [Phase.DRAINING, Phase.SWITCHING, Phase.WARMING, Phase.SERVING]
-ROLLED_BACK = [Phase.DRAINING, Phase.ROLLING_BACK, Phase.SERVING]
-
-
-@dataclass
-class Bench:
-    """One engine under care, and the controller that it talks to."""
-
-    engine: ScriptedEngine
-    controller: FakeController = field(default_factory=FakeController)
-    log: list[str] = field(default_factory=list)
-
-    @asynccontextmanager
-    async def attached(self, path: Path, **given: Any) -> AsyncIterator[Attached]:
-        async with (
-            served(path / "c.sock", self.controller) as address,
-            care(self.engine, address, self.log, **given) as attached,
-        ):
-            await wait_until(lambda: self.controller.hellos, SOON_S, "a hello")
-            yield attached
-
-    async def settles(self, phases: list[Phase]) -> RoleProgress:
-        """The last of exactly these phases."""
-        await wait_until(lambda: self.controller.phases == phases, SOON_S, f"{phases}")
-        return self.controller.progress[-1]
-
-    async def reaches(self, phase: Phase) -> RoleProgress:
-        await wait_until(lambda: self.controller.phases[-1:] == [phase], SOON_S, phase.value)
-        return self.controller.progress[-1]
-
-
-def care(
-    engine: Engine, address: str, log: list[str] | None = None, **given: Any
-) -> AbstractAsyncContextManager[Attached]:
-    return attach(
-        engine,
-        instance="p0",
-        node="h1",
-        gpus=("GPU-1",),
-        role=PREFILL,
-        address=address,
-        say=(log if log is not None else []).append,
-        **given,
-    )
-
 
 # ---- a change ----
 
@@ -392,38 +342,3 @@ async def test_load_is_pushed_and_again_after_rapidd_was_away(tmp_path: Path) ->
             async with served(tmp_path / "l.sock", daemon):
                 await wait_until(lambda daemon=daemon: len(daemon.loads) >= 2, SOON_S, "two loads")  # type: ignore[misc]
     assert second.loads[0].at_s > first.loads[-1].at_s
-
-
-# ---- an engine that serves on ----
-
-
-async def test_an_engine_that_serves_on_is_neither_closed_nor_drained_for_another_role(tmp_path: Path) -> None:
-    bench = Bench(BusyEngine(left=7))
-    async with bench.attached(tmp_path):
-        await bench.controller.order(DECODE)
-        await bench.settles(CHANGED)
-    assert bench.engine.calls == ["switch decode", "open decode"]
-
-
-async def test_to_be_parked_it_is_closed_and_drained_like_any_other(tmp_path: Path) -> None:
-    """A parked instance serves nobody, so that its GPUs may go to their floors."""
-    bench = Bench(BusyEngine(left=1))
-    async with bench.attached(tmp_path):
-        await bench.controller.order(PREFILL, park=True)
-        await wait_until(lambda: bench.engine.calls == ["close"], SOON_S, "the close")
-        assert bench.controller.phases == [Phase.DRAINING]
-        bench.engine.left = 0
-        await bench.reaches(Phase.PARKED)
-
-
-async def test_an_order_to_park_that_comes_in_the_middle_of_a_change_closes_it(tmp_path: Path) -> None:
-    bench = Bench(BusyEngine(left=1))
-    async with bench.attached(tmp_path):
-        await bench.controller.order(DECODE, quiet_s=2.0)
-        await bench.reaches(Phase.DRAINING)
-        assert bench.engine.calls == []
-        await bench.controller.order(PREFILL, seq=2, park=True)
-        await wait_until(lambda: bench.engine.calls == ["close"], SOON_S, "the close")
-        bench.engine.left = 0
-        await bench.reaches(Phase.PARKED)
-    assert bench.engine.calls == ["close"]
