@@ -14,12 +14,15 @@ checksum = $(shell cat $(1) pyproject.toml | cksum | cut -d' ' -f1)
 RUN_STAMP := .venv/.stamp-run-$(call checksum,requirements/run.txt)
 DEV_STAMP := .venv/.stamp-dev-$(call checksum,requirements/dev.txt)
 DYNAMO_STAMP := .venv-dynamo/.stamp-$(shell cksum requirements/dynamo.txt | cut -d' ' -f1)
+SGLANG_ROUTER_STAMP := .venv-sglang-router/.stamp-$(shell cksum requirements/sglang-router.txt | cut -d' ' -f1)
+SMG_STAMP := .venv-smg/.stamp-$(shell cksum requirements/smg.txt | cut -d' ' -f1)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 
 COMPILE := $(BIN)/uv --no-config pip compile --quiet --upgrade --generate-hashes --universal --fork-strategy fewest \
 	--python-version 3.11 --no-emit-index-url --no-annotate --custom-compile-command 'make lock' \
 	pyproject.toml requirements/build.in --extra plot
 COMPILE_DYNAMO := $(subst pyproject.toml requirements/build.in --extra plot,requirements/dynamo.in --override requirements/dynamo.leave,$(COMPILE))
+compile_alone = $(subst pyproject.toml requirements/build.in --extra plot,requirements/$(1).in,$(COMPILE)) --output-file requirements/$(1).txt
 
 .PHONY: help
 help: ## list these targets
@@ -31,12 +34,15 @@ setup: $(DEV_STAMP) ## make .venv, with everything for work on RAPID
 .PHONY: dynamo
 dynamo: $(DYNAMO_STAMP) ## make .venv-dynamo: NVIDIA Dynamo, for its tests and bench.dynamo_loop (326 MB)
 
+.PHONY: routers
+routers: $(SGLANG_ROUTER_STAMP) $(SMG_STAMP) ## make .venv-sglang-router and .venv-smg, for the tests of attach (300 MB)
+
 .PHONY: demo
 demo: $(RUN_STAMP) ## two simulated hosts on one real trace, side by side (ARGS="--seconds 30")
 	@$(BIN)/rapidctl demo $(ARGS)
 
 .PHONY: test
-test: apt lint dynamo ## everything that CI asks for: lint, then all tests
+test: apt lint dynamo routers ## everything that CI asks for: lint, then all tests
 	@status=0; \
 	$(BIN)/python -m pytest -q -n 2 -m 'not e2e' || status=1; \
 	$(BIN)/python -m pytest -q -n 4 -m e2e tests/kills || status=1; \
@@ -63,6 +69,8 @@ lock: setup ## choose newer versions and pin them, with hashes, in requirements/
 	@$(COMPILE) --output-file requirements/run.txt
 	@$(COMPILE) --extra dev --constraint requirements/run.txt --output-file requirements/dev.txt
 	@$(COMPILE_DYNAMO) --output-file requirements/dynamo.txt
+	@$(call compile_alone,sglang-router)
+	@$(call compile_alone,smg)
 
 .PHONY: bench
 bench: setup ## speed and memory, every figure of README.md (searches and evaluations are run by their own names)
@@ -82,7 +90,7 @@ apt: ## the Debian packages that tests use, when root
 
 .PHONY: clean
 clean: ## remove .venv and everything else that was made here
-	@rm -rf .venv .venv-dynamo .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist demo-out *.egg-info
+	@rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist demo-out *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUN_STAMP):
@@ -101,6 +109,21 @@ $(DYNAMO_STAMP): requirements/dynamo.txt | $(DEV_STAMP)
 	@.venv-dynamo/bin/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps --require-hashes -r $<
 	@rm -f .venv-dynamo/.stamp-*
 	@touch $@
+
+# The two routers do not share one: each brings a command named smg, and the second would replace that of the first.
+$(SGLANG_ROUTER_STAMP): requirements/sglang-router.txt | $(DEV_STAMP)
+	$(call install_alone,.venv-sglang-router,$<)
+
+$(SMG_STAMP): requirements/smg.txt | $(DEV_STAMP)
+	$(call install_alone,.venv-smg,$<)
+
+define install_alone
+	@echo 'setting up $(1) ...'
+	@$(1)/bin/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m venv --clear $(1)
+	@$(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes -r $(2)
+	@rm -f $(1)/.stamp-*
+	@touch $@
+endef
 
 define install
 	@test -n "$(PYTHON)" || { echo 'no Python 3.11 or newer with venv found: install one (Debian: python3-venv) or say make PYTHON=...' >&2; exit 1; }

@@ -52,7 +52,14 @@ def test_dynamo_is_pinned_without_what_nothing_of_it_needs() -> None:
     assert not left_out & pinned.keys()
 
 
-@pytest.mark.parametrize("file", ["run.txt", "dev.txt", "dynamo.txt"])
+@pytest.mark.parametrize("name", ["sglang-router", "smg"])
+def test_each_router_is_pinned_for_an_environment_of_its_own(name: str) -> None:
+    wanted = Requirement((ROOT / f"requirements/{name}.in").read_text().splitlines()[-1])
+
+    assert pins(f"{name}.txt")[canonicalize_name(name)].specifier == wanted.specifier
+
+
+@pytest.mark.parametrize("file", ["run.txt", "dev.txt", "dynamo.txt", "sglang-router.txt", "smg.txt"])
 def test_no_registry_is_named(file: str) -> None:
     text = (ROOT / "requirements" / file).read_text()
 
