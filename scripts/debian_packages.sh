@@ -3,7 +3,7 @@
 set -eu
 
 missing=
-for package in g++ gcc libc6-dev libgrpc++-dev libprotobuf-dev pkg-config protobuf-compiler protobuf-compiler-grpc systemd; do
+for package in g++ gcc libc6-dev libgrpc++-dev libprotobuf-dev mosquitto pkg-config protobuf-compiler protobuf-compiler-grpc systemd; do
     dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"
 done
 python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"

@@ -4,8 +4,10 @@ import re
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 import trustme
 from hypothesis import given
@@ -25,6 +27,7 @@ from rapid.config import (
     units,
 )
 from rapid.config.controller import ControllerFile
+from rapid.config.mqtt import DsxTable, MqttTable
 from rapid.core.cluster import Domain, NodeSpec
 from rapid.core.errors import ConfigInvalid, ConfigUnreadable
 from rapid.core.settings import Settings
@@ -92,10 +95,13 @@ def keys_of(kind: inspect.Type, prefix: str = "") -> set[str]:
     return set.union(*(keys_of(field.type, f"{prefix}.{field.encode_name}".strip(".")) for field in kind.fields))
 
 
+FREE = ("policy.settings", "policy.start", "mqtt.ceilings", "mqtt.dsx.feeds")  # whose keys are names of others
+
+
 def keys_in(raw: object, prefix: str = "") -> set[str]:
     if isinstance(raw, list):
         return keys_in(raw[0], prefix)
-    if not isinstance(raw, dict) or prefix in ("policy.settings", "policy.start"):
+    if not isinstance(raw, dict) or prefix in FREE:
         return {prefix}
     return set.union(*(keys_in(value, f"{prefix}.{key}".strip(".")) for key, value in raw.items()))
 
@@ -120,7 +126,14 @@ def test_the_example_for_controllers_shows_the_defaults() -> None:
     shipped = load_controller_config(file)
     assert shipped.settings == Settings(domains=shipped.settings.domains, nodes=shipped.settings.nodes)
     full = parse_controller_config(switched_on(file.read_text(), without_default=True), path=file)
-    assert full.settings == shipped.settings
+    assert replace(full.settings, facility=shipped.settings.facility) == shipped.settings
+    assert shipped.mqtt is None
+    assert full.mqtt is not None
+    assert full.mqtt.dsx is not None
+    bare = DsxTable(full.mqtt.dsx.agent, full.mqtt.dsx.feeds, full.mqtt.dsx.kid, full.mqtt.dsx.key)
+    given = {name: getattr(full.mqtt, name) for name in ("client_id", "username", "password_file", "tls", "key")}
+    bare_mqtt = MqttTable(full.mqtt.broker, full.mqtt.site, ceilings_mw=full.mqtt.ceilings_mw, dsx=bare)
+    assert full.mqtt == msgspec.structs.replace(bare_mqtt, **given)
     for part in ("addresses", "journal", "listen", "report", "log"):
         assert getattr(full, part) == getattr(shipped, part)
 

@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from rapid.config import parse
+from rapid.config.mqtt import MqttTable, check_ceilings, check_mqtt, facility_settings
 from rapid.config.shared import LogTable, check_shared
 from rapid.config.units import Milliwatts, Seconds, parse_duration, parse_power
 from rapid.core.cluster import Domain, NodeSpec, SloTargets
@@ -114,6 +115,7 @@ class ControllerFile(Struct, frozen=True):
     listen: ListenTable = ListenTable()
     report: ReportTable = ReportTable()
     tls: TlsConfig | None = None
+    mqtt: MqttTable | None = None
     log: LogTable = LogTable()
 
 
@@ -127,6 +129,7 @@ class ControllerConfig:
     listen: ListenTable
     report: ReportTable
     tls: TlsConfig | None
+    mqtt: MqttTable | None
     log: LogTable
 
 
@@ -147,6 +150,10 @@ def parse_controller_config(text: str, *, path: Path) -> ControllerConfig:
     for node in file.node:
         check_dial(node.address, file.tls, f"node.{node.name}.address")
     _check_bounds(file)
+    if file.mqtt is not None:
+        budgets_mw = {domain.name: int(domain.budget_mw) for domain in file.domain}
+        check_mqtt(file.mqtt, budgets_mw)
+        check_ceilings(file.mqtt, budgets_mw)
     check_shared(file.log, file.tls, address=file.listen.address, metrics=file.listen.metrics)
     settings = _settings(file)
     settings.check()
@@ -157,6 +164,7 @@ def parse_controller_config(text: str, *, path: Path) -> ControllerConfig:
         listen=file.listen,
         report=file.report,
         tls=file.tls,
+        mqtt=file.mqtt,
         log=file.log,
     )
 
@@ -205,6 +213,7 @@ def _settings(file: ControllerFile) -> Settings:
         switch_timeout_s=float(control.switch_timeout_s),
         quiet_s=float(control.quiet_s),
         ledger=LedgerSettings(float(ledger.settle_s), ledger.draw_tolerance, ledger.strikes, ledger.amends),
+        facility=facility_settings(file.mqtt),
     )
 
 

@@ -49,6 +49,10 @@ def cli(path: Path, *, check_config: bool, fresh: bool, epoch_at_least: int) -> 
     """
     config = load_controller_config(path)
     Control(config.settings)  # Only the policy knows its own settings.
+    if config.mqtt is not None:
+        from rapidctl.controller.mqtt import check
+
+        check(config.mqtt)
     if check_config:
         click.echo(_summary(path, config))
         return

@@ -7,6 +7,7 @@ import secrets
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import msgspec
@@ -33,6 +34,9 @@ from rapidctl.controller.nodes import NodeLink, Nodes, Timing
 from rapidctl.controller.recover import Recovered, recover
 from rapidctl.controller.server import ControllerService
 from rapidctl.controller.store import JournalFile, Life
+
+if TYPE_CHECKING:
+    from rapidctl.controller.mqtt import Mqtt
 
 QUEUE_MAX = 4096  # events that wait for the loop
 LIFE_MAX_BYTES = 256 * 2**20  # a life of the journal ends at this size, or at journal.keep_entries
@@ -93,10 +97,11 @@ class Controller:
             load_interval_s=LOAD_INTERVAL_S,
         )
         self._metrics = Metrics(self._shown_to_a_thread)
+        self._bus = self._make_bus()
         self._loop = Loop(
             self._inbox,
             self._journal,
-            Hands(self._nodes, self._engines, log),
+            Hands(self._nodes, self._engines, log, tell=self._bus.tell if self._bus else None),
             self._metrics,
             make=lambda: Control(config.settings),
             life=next_life(config, self._before, epoch_at_least=epoch_at_least, wall_s=clock.wall_s()),
@@ -126,9 +131,9 @@ class Controller:
             self._log.info("leads", **who, **endpoints)
             self._notifier.status(f"leads in epoch {greeting.epoch}")
             self._notifier.ready()
-            await first_of(
-                self._loop.run(), self._tick(), self._until(stop), *(link.run() for link in self._links.values())
-            )
+            links = [link.run() for link in self._links.values()]
+            bus = [self._bus.run()] if self._bus else []
+            await first_of(self._loop.run(), self._tick(), self._until(stop), *links, *bus)
             self._log.info("stops", reason="asked to")
 
     def _tell_of_replay(self, took_s: float) -> None:
@@ -164,6 +169,14 @@ class Controller:
             )
             for node, address in self._config.addresses.items()
         }
+
+    def _make_bus(self) -> "Mqtt | None":
+        """On the facility's bus, if one is configured: only then are its libraries loaded."""
+        if self._config.mqtt is None:
+            return None
+        from rapidctl.controller.mqtt import Mqtt
+
+        return Mqtt(self._config.mqtt, self._inbox, lambda: self._loop.status(), clock=self._clock, log=self._log)
 
     @contextlib.asynccontextmanager
     async def _serving(self) -> AsyncIterator[RpcServer]:

@@ -1,5 +1,7 @@
 """Carries out what the core commands: sends, and says what is worth a line in the log. Decides nothing, never waits."""
 
+from collections.abc import Callable
+
 from structlog.typing import FilteringBoundLogger
 
 from rapid.core.commands import (
@@ -23,12 +25,21 @@ CHANGES_MAX = 16  # changes of one decision that go into its line in the log; al
 
 
 class Hands:
-    """Performs commands in the order given. Raises SteppedDown for StepDown."""
+    """Performs commands in the order given. Raises SteppedDown for StepDown. `tell` hears of each, for the bus."""
 
-    def __init__(self, nodes: Nodes, engines: EngineService, log: FilteringBoundLogger) -> None:
-        self._nodes, self._engines, self._log = nodes, engines, log
+    def __init__(
+        self,
+        nodes: Nodes,
+        engines: EngineService,
+        log: FilteringBoundLogger,
+        *,
+        tell: Callable[[Command], None] | None = None,
+    ) -> None:
+        self._nodes, self._engines, self._log, self._tell = nodes, engines, log, tell
 
     def perform(self, command: Command) -> None:
+        if self._tell is not None:
+            self._tell(command)
         match command:
             case SendGrants(batch):
                 self._nodes.grant(batch)

@@ -156,6 +156,12 @@ AREAS = (
         ("click", "matplotlib", "numpy", "rich"),
     ),
     Area("rapidctl.controller", ("rapid.core", *DAEMON), (*SERVER, "click", "msgspec")),
+    Area("rapidctl.controller.mqtt", ("rapid.core", *DAEMON, "rapidctl.controller"), (*SERVER, "aiomqtt", "msgspec")),
+    Area(
+        "rapidctl.controller.facility",
+        ("rapid.core", *DAEMON, "rapidctl.controller"),
+        (*SERVER, "cryptography", "jwt", "msgspec"),
+    ),
     Area(
         "rapidctl.engines",
         (

@@ -8,7 +8,6 @@ from enum import Enum
 
 from rapid.core.facility.nouns import FacilitySnapshot, LiveOrder
 
-
 _FINE_S = 1e-3  # seconds since 1970, as floats, are no finer than a microsecond; so little early is in time
 
 

@@ -336,8 +336,11 @@ class Facility:
         return over and self.clocks.within(it) is not When.NO
 
     def _read_back(self, domain: str, movable: list[str]) -> bool:
-        """No more is booked than the budget, or, where floors do not allow that, than floors need."""
+        """The budget is where the orders want it, and no more is booked than that, or than floors need."""
         ledger = self.ledger
+        wanted_mw, _ = says.in_force(self.of(domain), self.clocks, self.standing_mw[domain])
+        if ledger.domains[domain].budget_mw != wanted_mw:
+            return False
         booked_mw = ledger.domain_held_mw(domain) + ledger.reserved_mw(domain)
         return booked_mw <= ledger.domains[domain].budget_mw or booked_mw <= self.least_mw(domain, movable)
 

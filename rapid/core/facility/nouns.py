@@ -8,6 +8,7 @@ from enum import Enum
 
 SCHEDULE = "schedule"  # the source of every schedule's orders begins with this word
 INF = float("inf")
+AT_ONCE_S = 0.0  # not_before of an order that begins when it comes, whatever the clock of its sender
 
 
 class Outcome(Enum):

@@ -60,9 +60,8 @@ def malformed(order: BudgetOrder, settings: FacilitySettings) -> Refusal | None:
     for name, ramp_s in (("ramp_s", order.ramp_s), ("ramp_back_s", order.ramp_back_s)):
         if not 0 <= ramp_s <= RAMP_MAX_S:
             return Why.INVALID, f"{name} = {ramp_s:g} is outside 0..{RAMP_MAX_S:g}"
-    if order.not_before_wall_s > order.issued_wall_s + YEAR_S or INF > order.expires_wall_s > (
-        order.not_before_wall_s + YEAR_S
-    ):
+    begin_wall_s = max(order.not_before_wall_s, order.issued_wall_s)
+    if begin_wall_s > order.issued_wall_s + YEAR_S or INF > order.expires_wall_s > begin_wall_s + YEAR_S:
         return Why.INVALID, "its times lie more than a year ahead"
     return None
 
