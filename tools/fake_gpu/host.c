@@ -205,28 +205,31 @@ static void remember(const struct gpu *g, uint32_t loads) {
     s->foreign = g->foreign_mw.count;
 }
 
-/* Read the script again if it has changed; the caller holds the mutex. One that is away, or that an editor has just
+/* Read the script again if it has changed, and say so; the caller holds the mutex. One that is away, or that an editor has just
  * emptied to write it anew, keeps its last word. */
-static void refresh(void) {
+static int refresh(void) {
+    static uint32_t versions;
     struct stat st;
-    if (stat(script_path, &st) != 0 || st.st_size == 0 || same_file(&st, &read_from)) return;
+    if (stat(script_path, &st) != 0 || st.st_size == 0 || same_file(&st, &read_from)) return 0;
     int fd = open(script_path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return;
+    if (fd < 0) return 0;
     char *text = fstat(fd, &st) == 0 ? calloc(1, st.st_size + 1) : NULL;
     if (text == NULL) abort();
     ssize_t got = read(fd, text, st.st_size);
     close(fd);
     if (got <= 0) {
         free(text);
-        return;
+        return 0;
     }
     parse(text);
     free(text);
     flock(live_fd, LOCK_EX);
     for (uint32_t i = 0; i < fresh.count; i++) remember(&fresh.gpus[i], fresh.loads);
     flock(live_fd, LOCK_UN);
+    fresh.version = ++versions;
     script = fresh;
     read_from = st;
+    return 1;
 }
 
 static struct gpu *find(const char *uuid) {
@@ -243,8 +246,7 @@ static void mark_stale(void) {
 }
 
 static void look(void) {
-    refresh();
-    mark_stale();
+    if (refresh()) mark_stale();
 }
 
 static uint32_t answer_of(const struct answer *answers, uint32_t count, const char *function) {
@@ -328,7 +330,7 @@ int host_look(const char *function, struct script *out) {
     pthread_mutex_lock(&mutex);
     int status = session_status();
     if (status == 0) status = answer_of(script.answers, script.answer_count, function);
-    if (status == 0) *out = script;
+    if (status == 0 && out->version != script.version) *out = script;
     pthread_mutex_unlock(&mutex);
     return status;
 }

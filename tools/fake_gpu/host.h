@@ -61,6 +61,7 @@ struct script {
     struct answer answers[MAX_ANSWERS]; /* what holds for every GPU, and for calls on none */
     uint32_t count;
     struct gpu gpus[MAX_GPUS]; /* in the order of their indices */
+    uint32_t version; /* another in each reading of the file; a copy of this one need not be made again */
 };
 
 struct slot { /* what the driver remembers of one GPU */
@@ -95,7 +96,8 @@ struct handle {
 int host_open(const char *function);
 int host_close(void);
 
-/* Begin a call that is about no GPU: the status that is to be answered, else 0 and the script in *out. */
+/* Begin a call that is about no GPU: the status that is to be answered, else 0 and the script in *out,
+ * which is what an earlier call left there, or zeros. */
 int host_look(const char *function, struct script *out);
 
 /* A handle for the GPU, or NULL. It works from now on, unless the GPU is lost. */
