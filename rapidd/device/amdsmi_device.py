@@ -1,7 +1,6 @@
 """One AMD GPU: what it is, which abilities its driver has, its limit (AMD: power cap), its draw, and who uses it."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from ctypes import byref
 from functools import reduce
 from operator import or_
@@ -14,7 +13,7 @@ from rapid.core.errors import DeviceError, DeviceLost, watts
 from rapidd.device.amdsmi_status import ABSENT, DRIVER_GONE, LOST, failure, status_of
 from rapidd.device.base import DeviceInfo, Holder, LimitReading, PowerReading
 from rapidd.device.holders import holders_of
-from rapidd.device.recovery import Loss
+from rapidd.device.recovery import Calling, Loss
 
 Handle = Any  # amdsmi_processor_handle
 
@@ -55,7 +54,7 @@ class AmdSmiDevice:
         self.gpu = f"index {index}"
         self.loss: Loss | None = None
         self.lock = Lock()
-        with self._calling("read identity and limit range"):
+        with Calling(self, "read identity and limit range"):
             self.gpu = self._uuid(handle)
             self._open(index, handle)
 
@@ -68,30 +67,41 @@ class AmdSmiDevice:
             raise failure(self.gpu, "find it again", error) from error
         raise DeviceLost(self.gpu, "the driver does not show it any more")
 
+    def understand(self, what: str, error: BaseException) -> tuple[DeviceError, bool] | None:
+        if not isinstance(error, self._smi.AmdSmiException):
+            return None
+        return failure(self.gpu, what, error), status_of(error) in DRIVER_GONE
+
     def set_limit(self, limit_mw: int) -> None:
         self.info.check_range(limit_mw)
-        with self.lock, self._calling(f"set the limit to {watts(limit_mw)}"):
+        with Calling(self, f"set the limit to {watts(limit_mw)}"):
             self._smi.amdsmi_set_power_cap(self._handle, _SENSOR, limit_mw * _UW_PER_MW)
 
     def read_limit(self) -> LimitReading:
-        with self.lock, self._calling("read the limit"):
+        with Calling(self, "read the limit"):
             cap = self._smi.amdsmi_get_power_cap_info(self._handle)
         # The cap in force; what was asked for is not kept anywhere.
         return LimitReading(None, -(-cap["power_cap"] // _UW_PER_MW))
 
     def read_power(self) -> PowerReading:
-        with self.lock, self._calling("read the draw"):
+        return self._read_power(clock=True)
+
+    def read_both(self, *, clock: bool) -> tuple[LimitReading, PowerReading]:
+        return self.read_limit(), self._read_power(clock=clock)
+
+    def _read_power(self, *, clock: bool) -> PowerReading:
+        with Calling(self, "read the draw"):
             draw_mw = None if self._draw is None else self._draw_mw(self._handle)
             energy_mj = None if self._energy is None else _energy_mj(self._energy(self._handle))
-            clock = self._perhaps(self._clock, self._handle)
-            violations = self._perhaps(self._violations, self._handle)
+            pace = self._perhaps(self._clock, self._handle) if clock else None
+            violations = self._perhaps(self._violations, self._handle) if clock else None
         age_s = _CURRENT_AGE_S if self._draw == "current_socket_power" else _AVERAGE_AGE_S
-        clock_mhz = None if clock is None else _told(clock["clk"])
+        clock_mhz = None if pace is None else _told(pace["clk"])
         slowdown = None if violations is None else _slowdown(violations)
         return PowerReading(draw_mw, energy_mj, age_s, clock_mhz, slowdown)
 
     def processes(self) -> tuple[int, ...]:
-        with self.lock, self._calling("list its processes"):
+        with Calling(self, "list its processes"):
             found = self._maybe(self._smi.amdsmi_get_gpu_process_list, self._handle) or ()
         return tuple(sorted({int(process["pid"]) for process in found}))
 
@@ -209,19 +219,6 @@ class AmdSmiDevice:
             if status_of(error) in LOST:
                 raise
             return None
-
-    @contextmanager
-    def _calling(self, what: str) -> Iterator[None]:
-        """Around calls of the library: none while the GPU is lost, and what it says of a loss is remembered."""
-        if self.loss is not None:
-            raise DeviceLost(self.gpu, self.loss.problem)
-        try:
-            yield
-        except self._smi.AmdSmiException as error:
-            found = failure(self.gpu, what, error)
-            if isinstance(found, DeviceLost):
-                self.loss = Loss(str(found).removeprefix(f"gpu {self.gpu}: "), status_of(error) in DRIVER_GONE)
-            raise found from error
 
 
 def _told(value: Any) -> int | None:

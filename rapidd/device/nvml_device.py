@@ -1,18 +1,16 @@
 """One NVIDIA GPU: what it is, which abilities its driver has, its limit, its draw, and who uses it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from ctypes import addressof
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
-from rapid.core.errors import DeviceError, DeviceLost, watts
+from rapid.core.errors import DeviceError, watts
 from rapidd.device.base import DeviceInfo, Holder, LimitReading, PowerReading
 from rapidd.device.holders import holders_of
 from rapidd.device.nvml_read import Field, Handle, Values, first_of, maybe, perhaps, slowdown_of
 from rapidd.device.nvml_status import DRIVER_GONE, LOST, failure
-from rapidd.device.recovery import Loss
+from rapidd.device.recovery import Calling, Loss
 
 # How far back a draw may reach. The instant field on A100 and H100 is the mean of 25 ms, renewed every 100 ms (Yang,
 # Adamek, Armour: Part-time Power Measurements, arXiv 2312.02741); assumed for the others. nvmlDeviceGetPowerUsage is a
@@ -49,7 +47,7 @@ class NvmlDevice:
         self.gpu = f"index {index}"
         self.loss: Loss | None = None
         self.lock = Lock()
-        with self._calling("read identity and limit range"):
+        with Calling(self, "read identity and limit range"):
             handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
             self.gpu = str(self._nvml.nvmlDeviceGetUUID(handle))
             self._open(handle)
@@ -64,38 +62,56 @@ class NvmlDevice:
         """Whether an event with this handle is about this GPU."""
         return bool(handle) and addressof(handle.contents) == addressof(self._handle.contents)
 
+    def understand(self, what: str, error: BaseException) -> tuple[DeviceError, bool] | None:
+        if not isinstance(error, self._nvml.NVMLError):
+            return None
+        return failure(self.gpu, what, error), error.value in DRIVER_GONE
+
     def set_limit(self, limit_mw: int) -> None:
         self.info.check_range(limit_mw)
-        with self.lock, self._calling(f"set the limit to {watts(limit_mw)}"):
+        with Calling(self, f"set the limit to {watts(limit_mw)}"):
             self._nvml.nvmlDeviceSetPowerManagementLimit(self._handle, limit_mw)
 
     def read_limit(self) -> LimitReading:
-        with self.lock, self._calling("read the limit"):
-            enforced_mw, requested_mw = self._limits.read()
-        if enforced_mw is None:
-            raise DeviceError(self.gpu, "the driver does not tell which limit it enforces")
-        return LimitReading(requested_mw, enforced_mw)
+        with Calling(self, "read the limit"):
+            told_mw = self._limits.read()
+        return self._limit_reading(*told_mw)
 
     def read_power(self) -> PowerReading:
-        with self.lock, self._calling("read the draw"):
-            draw_mw, energy_mj = self._power.read()
-            clock_mhz = perhaps(self._nvml, self._clock, self._handle, self._nvml.NVML_CLOCK_SM)
-            reasons = perhaps(self._nvml, self._reasons, self._handle)
-        slowdown = None if reasons is None else slowdown_of(reasons)
-        return PowerReading(draw_mw, energy_mj, self._age_s, clock_mhz, slowdown)
+        with Calling(self, "read the draw"):
+            return self._power_reading(*self._power.read(), clock=True)
+
+    def read_both(self, *, clock: bool) -> tuple[LimitReading, PowerReading]:
+        with Calling(self, "read limit and draw"):
+            enforced_mw, requested_mw, draw_mw, energy_mj = self._both.read()
+            power = self._power_reading(draw_mw, energy_mj, clock=clock)
+        return self._limit_reading(enforced_mw, requested_mw), power
 
     def processes(self) -> tuple[int, ...]:
-        with self.lock, self._calling("list its processes"):
+        with Calling(self, "list its processes"):
             found = maybe(self._nvml, self._processes, self._handle) or ()
         return tuple(sorted({process.pid for process in found}))
 
     def holders(self) -> tuple[Holder, ...]:
         return holders_of({self._file}) if self._file else ()
 
+    def _limit_reading(self, enforced_mw: int | None, requested_mw: int | None) -> LimitReading:
+        if enforced_mw is None:
+            raise DeviceError(self.gpu, "the driver does not tell which limit it enforces")
+        return LimitReading(requested_mw, enforced_mw)
+
+    def _power_reading(self, draw_mw: int | None, energy_mj: int | None, *, clock: bool) -> PowerReading:
+        if not clock:
+            return PowerReading(draw_mw, energy_mj, self._age_s)
+        clock_mhz = perhaps(self._nvml, self._clock, self._handle, self._nvml.NVML_CLOCK_SM)
+        reasons = perhaps(self._nvml, self._reasons, self._handle)
+        slowdown = None if reasons is None else slowdown_of(reasons)
+        return PowerReading(draw_mw, energy_mj, self._age_s, clock_mhz, slowdown)
+
     def _open(self, handle: Handle) -> None:
         """Take the GPU behind this handle: its identity, range and abilities. Raises NVMLError or DeviceError."""
         nvml = self._nvml
-        limits = Values(
+        limits = Values.probe(
             nvml,
             handle,
             [
@@ -103,7 +119,7 @@ class NvmlDevice:
                 (Field.LIMIT_REQUESTED, nvml.nvmlDeviceGetPowerManagementLimit),
             ],
         )
-        power = Values(
+        power = Values.probe(
             nvml,
             handle,
             [
@@ -113,7 +129,7 @@ class NvmlDevice:
         )
         reasons = (nvml.nvmlDeviceGetCurrentClocksEventReasons, nvml.nvmlDeviceGetCurrentClocksThrottleReasons)
         processes = (nvml.nvmlDeviceGetComputeRunningProcesses_v3, nvml.nvmlDeviceGetComputeRunningProcesses_v2)
-        self._limits, self._power = limits, power
+        self._limits, self._power, self._both = limits, power, limits + power
         self._age_s = _INSTANT_AGE_S if power.ways[0] is Field.DRAW_INSTANT else _USAGE_AGE_S
         self._clock = first_of(nvml, [nvml.nvmlDeviceGetClockInfo], handle, nvml.NVML_CLOCK_SM)
         self._reasons = first_of(nvml, reasons, handle)
@@ -193,19 +209,6 @@ class NvmlDevice:
                 raise
             return False
         return True
-
-    @contextmanager
-    def _calling(self, what: str) -> Iterator[None]:
-        """Around calls of the driver: none while the GPU is lost, and what it says of a loss is remembered."""
-        if self.loss is not None:
-            raise DeviceLost(self.gpu, self.loss.problem)
-        try:
-            yield
-        except self._nvml.NVMLError as error:
-            found = failure(self.gpu, what, error)
-            if isinstance(found, DeviceLost):
-                self.loss = Loss(str(found).removeprefix(f"gpu {self.gpu}: "), error.value in DRIVER_GONE)
-            raise found from error
 
 
 def _text(value: str | bytes) -> str:

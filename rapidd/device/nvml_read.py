@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from enum import IntEnum
+from struct import Struct
 from typing import Any
 
 from rapid.core.cluster import Slowdown
@@ -20,8 +21,9 @@ class Field(IntEnum):
     LIMIT_REQUESTED = 192
 
 
-# By nvmlValueType_t: the member of nvmlValue_t that holds the value.
-_MEMBER = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
+# nvmlFieldValue_t: field, scope, timestamp, latency, type, status, and eight bytes of which a type may use but some.
+_FIELD_VALUE = Struct("@IIqqIIQ")
+_MASKS = {1: 0xFFFF_FFFF, 2: 0xFFFF_FFFF_FFFF_FFFF, 3: 0xFFFF_FFFF_FFFF_FFFF}  # nvmlValueType_t: those without a sign
 
 # nvmlClocksEventReasons. HW_SLOWDOWN stands for two of the others, or for a reason without a bit of its own.
 _GPU_IDLE, _SW_POWER_CAP, _HW_SLOWDOWN = 0x01, 0x04, 0x08
@@ -31,45 +33,62 @@ _THERMAL, _POWER_BRAKE = 0x20 | 0x40, 0x80
 class Values:
     """Reads several values at once, each by its field or, where the field is absent, by its getter of old.
 
-    The constructor finds out which. Both raise NVMLError; the constructor for a lost GPU only.
+    `read` raises NVMLError if one of them cannot be read now.
     """
 
-    def __init__(self, nvml: Any, handle: Handle, wanted: Sequence[tuple[Field, Getter]]) -> None:
-        self._nvml, self._handle = nvml, handle
-        self.ways: list[Field | Getter | None] = [self._way(field, getter) for field, getter in wanted]
-        self._fields = [way for way in self.ways if isinstance(way, Field)]
+    def __init__(self, nvml: Any, handle: Handle, ways: Sequence[Field | Getter | None]) -> None:
+        self._nvml, self._handle, self.ways = nvml, handle, ways
+        fields = [way for way in ways if isinstance(way, Field)]
+        # The binding's own function makes these anew for every call, and takes longer for that than many a driver.
+        self._get = getattr(nvml.nvmlLib, "nvmlDeviceGetFieldValues", None) if fields else None
+        self._values = (nvml.c_nvmlFieldValue_t * len(fields))()
+        for value, field in zip(self._values, fields, strict=True):
+            value.fieldId = field
+
+    @classmethod
+    def probe(cls, nvml: Any, handle: Handle, wanted: Sequence[tuple[Field, Getter]]) -> "Values":
+        """Find out which way there is to each. Raises NVMLError for a lost GPU only."""
+        return cls(nvml, handle, [_way(nvml, handle, field, getter) for field, getter in wanted])
+
+    def __add__(self, other: "Values") -> "Values":
+        """The values of both, still in one call for all that have a field."""
+        return Values(self._nvml, self._handle, [*self.ways, *other.ways])
 
     def read(self) -> list[int | None]:
         """One value for each that was wanted, None for one that this driver or GPU does not tell."""
-        values = iter(self._read_fields(self._fields) if self._fields else ())
-        return [next(values) if isinstance(way, Field) else maybe(self._nvml, way, self._handle) for way in self.ways]
+        told = self._read_fields()
+        if len(told) == len(self.ways):
+            return told
+        fields = iter(told)
+        return [next(fields) if isinstance(way, Field) else maybe(self._nvml, way, self._handle) for way in self.ways]
 
-    def _way(self, field: Field, getter: Getter) -> Field | Getter | None:
-        try:
-            if self._read_fields([field]) != [None]:
-                return field
-        except self._nvml.NVMLError as error:
-            if error.value in LOST:
-                raise
-        return first_of(self._nvml, [getter], self._handle)
-
-    def _read_fields(self, fields: Sequence[Field]) -> list[int | None]:
-        try:
-            values = self._nvml.nvmlDeviceGetFieldValues(self._handle, fields)
-        except self._nvml.NVMLError as error:
-            if error.value not in ABSENT:
-                raise
-            return [None] * len(fields)
-        return [self._value(value) for value in values]
-
-    def _value(self, value: Any) -> int | None:
+    def _read_fields(self) -> list[int | None]:
+        values = self._values
+        if self._get is None or self._failed(self._get(self._handle, len(values), values)):
+            return [None] * len(values)
         # Each value has a status of its own; the status of the call says nothing about it.
-        status = value.nvmlReturn
+        return [
+            None if self._failed(status) or kind not in _MASKS else value & _MASKS[kind]
+            for _, _, _, _, kind, status, value in _FIELD_VALUE.iter_unpack(values)
+        ]
+
+    def _failed(self, status: int) -> bool:
+        """False for success, true for what is absent. Raises NVMLError for all else."""
         if status == Status.SUCCESS:
-            return int(getattr(value.value, _MEMBER[value.valueType]))
-        if status in ABSENT:
-            return None
-        raise self._nvml.NVMLError(status)
+            return False
+        if status not in ABSENT:
+            raise self._nvml.NVMLError(status)
+        return True
+
+
+def _way(nvml: Any, handle: Handle, field: Field, getter: Getter) -> Field | Getter | None:
+    try:
+        if Values(nvml, handle, [field]).read() != [None]:
+            return field
+    except nvml.NVMLError as error:
+        if error.value in LOST:
+            raise
+    return first_of(nvml, [getter], handle)
 
 
 def maybe(nvml: Any, getter: Getter | None, *arguments: Any) -> Any | None:

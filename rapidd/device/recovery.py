@@ -1,4 +1,4 @@
-"""GPUs that are lost come back by themselves: who looks for them, how often, what is told of it, and to whom."""
+"""GPUs that are lost come back by themselves: who notices it, who looks for them and how often, what is told of it."""
 
 import time
 from collections import deque
@@ -9,7 +9,7 @@ from threading import Event, Lock
 from typing import Protocol
 
 from rapid.core.cluster import EventKind
-from rapid.core.errors import DeviceError
+from rapid.core.errors import DeviceError, DeviceLost
 from rapidd.device.base import DeviceEvent
 
 # Between two tries. A driver that has just been loaded holds nothing back, so it must not wait long for its limits.
@@ -37,6 +37,49 @@ class Losable(Protocol):
 
     def open_again(self) -> None:
         """Find the device and probe it anew; the caller holds `lock`. Raises DeviceError: then it is lost as before."""
+
+
+class Driven(Losable, Protocol):
+    """A device whose driver's errors can be understood."""
+
+    def understand(self, what: str, error: BaseException) -> tuple[DeviceError, bool] | None:
+        """What it means that a call which was to do `what` raised this, and whether the whole driver has gone. None:
+        the driver has not raised it."""
+
+
+class Calling:
+    """`with Calling(device, "read the limit"):` around calls of its driver, of which it makes one at a time: none while
+    it is lost, and what the driver says of a loss is remembered. Raises DeviceError for the driver's errors.
+
+    A class, as it is entered for every sample: a generator takes four times as long.
+    """
+
+    __slots__ = ("_device", "_what")
+
+    def __init__(self, device: Driven, what: str) -> None:
+        self._device, self._what = device, what
+
+    def __enter__(self) -> None:
+        device = self._device
+        # Who looks for a lost device holds the lock meanwhile, perhaps for long.
+        if (loss := device.loss) is None:
+            device.lock.acquire()
+            if (loss := device.loss) is None:
+                return
+            device.lock.release()
+        raise DeviceLost(device.gpu, loss.problem)
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        device = self._device
+        try:
+            if error is None or (meant := device.understand(self._what, error)) is None:
+                return
+            found, whole_driver = meant
+            if isinstance(found, DeviceLost):
+                device.loss = Loss(str(found).removeprefix(f"gpu {device.gpu}: "), whole_driver)
+        finally:
+            device.lock.release()
+        raise found from error
 
 
 class Recovery:
@@ -120,11 +163,11 @@ class Watch:
                 if self._closed.is_set():
                     return None
                 self._recovery.turn()
-                left_s = end_s - time.monotonic()
-                if (event := self._recovery.next_event()) or left_s <= 0:
+                left_s = max(0.0, end_s - time.monotonic())
+                if event := self._recovery.next_event() or self._listen(min(left_s, SLICE_S)):
                     return event
-                if event := self._listen(min(left_s, SLICE_S)):
-                    return event
+                if left_s <= SLICE_S:
+                    return None
 
     def rest(self, timeout_s: float) -> None:
         """Wait for nothing but the end."""

@@ -1,13 +1,14 @@
 """Lost devices are looked for in turns: one by one while others work, with the whole library if the driver has gone."""
 
 from threading import Lock
+from typing import cast
 
 import pytest
 
 from rapid.core.cluster import EventKind
-from rapid.core.errors import DeviceLost
+from rapid.core.errors import DeviceDenied, DeviceError, DeviceLost
 from rapidd.device.base import DeviceEvent
-from rapidd.device.recovery import FIRST_PAUSE_S, LONGEST_PAUSE_S, Loss, Recovery
+from rapidd.device.recovery import FIRST_PAUSE_S, LONGEST_PAUSE_S, Calling, Loss, Recovery
 
 OFF_THE_BUS = Loss("has fallen off the bus", whole_driver=False)
 NO_DRIVER = Loss("no driver", whole_driver=True)
@@ -28,6 +29,20 @@ class Gpu:
         self.tries += 1
         if not self.present:
             raise DeviceLost(self.gpu, "not found")
+
+
+class DriverSaid(Exception):
+    """What this driver raises: a number."""
+
+
+class Driven(Gpu):
+    """A device whose driver says 1 for a right that is missing, 2 for a lost GPU and 3 when it is going itself."""
+
+    def understand(self, what: str, error: BaseException) -> tuple[DeviceError, bool] | None:
+        if not isinstance(error, DriverSaid):
+            return None
+        kind = DeviceDenied if error.args == (1,) else DeviceLost
+        return kind(self.gpu, f"cannot {what}"), error.args == (3,)
 
 
 class Rig:
@@ -140,3 +155,71 @@ def test_what_nobody_asks_for_is_bounded(rig: Rig) -> None:
     while rig.recovery.next_event():
         told += 1
     assert told == 256
+
+
+# ---- calls of a driver ----
+
+
+def test_a_driver_is_called_for_one_thing_at_a_time() -> None:
+    gpu = Driven("a")
+    with Calling(gpu, "read"):
+        assert gpu.lock.locked()
+    assert not gpu.lock.locked()
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "loss"),
+    [
+        (1, DeviceDenied, None),
+        (2, DeviceLost, Loss("cannot read", whole_driver=False)),
+        (3, DeviceLost, Loss("cannot read", whole_driver=True)),
+    ],
+)
+def test_what_a_driver_says_is_understood_and_a_loss_remembered(
+    said: int, kind: type[DeviceError], loss: Loss | None
+) -> None:
+    gpu = Driven("a")
+    with pytest.raises(kind, match="gpu a: cannot read") as caught, Calling(gpu, "read"):
+        raise DriverSaid(said)
+    assert isinstance(caught.value.__cause__, DriverSaid)
+    assert gpu.loss == loss
+    assert not gpu.lock.locked()
+
+
+def test_what_the_driver_did_not_say_is_passed_on() -> None:
+    gpu = Driven("a")
+    with pytest.raises(ZeroDivisionError), Calling(gpu, "read"):
+        raise ZeroDivisionError
+    assert gpu.loss is None
+    assert not gpu.lock.locked()
+
+
+def test_a_lost_device_is_not_called_and_nobody_waits_for_who_looks_for_it() -> None:
+    gpu = Driven("a")
+    gpu.loss = OFF_THE_BUS
+    with gpu.lock, pytest.raises(DeviceLost, match="has fallen off the bus"), Calling(gpu, "read"):
+        pytest.fail("it was called")
+
+
+class SlowLock:
+    """A lock whose device is lost while somebody waits for it."""
+
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu, self.held = gpu, False
+
+    def acquire(self) -> bool:
+        self._gpu.loss = OFF_THE_BUS
+        self.held = True
+        return True
+
+    def release(self) -> None:
+        self.held = False
+
+
+def test_a_device_that_was_lost_while_its_turn_was_waited_for_is_not_called() -> None:
+    gpu = Driven("a")
+    lock = SlowLock(gpu)
+    gpu.lock = cast(Lock, lock)
+    with pytest.raises(DeviceLost, match="has fallen off the bus"), Calling(gpu, "read"):
+        pytest.fail("it was called")
+    assert not lock.held
