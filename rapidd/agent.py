@@ -24,6 +24,7 @@ TURN_S = 0.1  # the longest pause between two looks at the lease
 STUCK_S = 2.0  # assumed: a driver call that takes longer hangs
 FIRST_READ_S = 2.0  # at start, how long the others wait for a driver that does not say which limit is in force
 LAND_S = 3.0  # on the way out, how long to wait until every GPU has read back its fallback
+CLOCK_S = 1.0  # how often a GPU's clock is read: that takes more calls of its driver, and serves to judge ten seconds
 EAGER_S = 1.0  # after a write, for how long samples are handled at once: they show that a cut has been obeyed
 SHOW_S = 1.0  # how old the snapshot may become while no controller asks for reports
 _ANSWERS_MAX = 4096  # as in one report; the oldest are forgotten first
@@ -40,7 +41,7 @@ class GpuWorker(Protocol):
 
     def submit_write(self, limit_mw: int) -> None: ...
 
-    def submit_sample(self) -> None: ...
+    def submit_sample(self, *, clock: bool) -> None: ...
 
     def find_holders(self) -> None: ...
 
@@ -92,6 +93,7 @@ class Agent:
         self._workers = {worker.gpu: worker for worker in workers}
         self._clock = clock
         self._sample_interval_s, self._sample_at_s = sample_interval_s, clock()
+        self._round, self._rounds_a_clock = 0, max(1, round(CLOCK_S / sample_interval_s))
         self._calm_at_s = clock() + EAGER_S
         self._land_by_s: float | None = None
         self._mistake: Exception | None = None
@@ -140,8 +142,9 @@ class Agent:
         """Ask for a round of samples; rounds that were missed are not made up for."""
         next_s = self._sample_at_s + self._sample_interval_s
         self._sample_at_s = next_s if next_s > at_s else at_s + self._sample_interval_s
-        for worker in self._workers.values():
-            worker.submit_sample()
+        self._round += 1
+        for at, worker in enumerate(self._workers.values(), self._round):
+            worker.submit_sample(clock=at % self._rounds_a_clock == 0)  # each in another round than the next
         self._watch(at_s)
 
     def stop(self) -> None:
@@ -319,7 +322,7 @@ async def first_limits(workers: Sequence[GpuWorker], inbox: Inbox) -> dict[str, 
     limits_mw: dict[str, int | None] = {worker.gpu: None for worker in workers}
     unread = set(limits_mw)
     for worker in workers:
-        worker.submit_sample()
+        worker.submit_sample(clock=True)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(FIRST_READ_S):
             while unread:

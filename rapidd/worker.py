@@ -78,7 +78,7 @@ class Worker:
         self._write_outstanding = (
             False  # From submit_write until just before its WriteDone; at most one, as Guard says.
         )
-        self._sample_wanted = False
+        self._sample_wanted = self._clock_wanted = False
         self._listing: Callable[[tuple[int, ...]], None] | None = None
         self._stopping = False
         self._busy_since_s: float | None = None
@@ -102,9 +102,10 @@ class Worker:
             self._write_mw, self._write_outstanding = limit_mw, True
         self._bell.put(None)
 
-    def submit_sample(self) -> None:
-        """Read limit and power soon; one that waits already is enough."""
+    def submit_sample(self, *, clock: bool) -> None:
+        """Read limit and power soon, and if `clock` what else the device tells; one that waits already is enough."""
         with self._lock:
+            self._clock_wanted |= clock
             if self._sample_wanted:
                 return
             self._sample_wanted = True
@@ -169,8 +170,8 @@ class Worker:
                     limit_mw, self._write_mw = self._write_mw, None
                     return partial(self._write, limit_mw)
                 if self._sample_wanted:
-                    self._sample_wanted = False
-                    return self._sample
+                    clock, self._sample_wanted, self._clock_wanted = self._clock_wanted, False, False
+                    return partial(self._sample, clock=clock)
                 if self._listing is not None:
                     done, self._listing = self._listing, None
                     return partial(self._list, done)
@@ -189,7 +190,16 @@ class Worker:
         error = error or read_error or (_mismatch(self.gpu, limit_mw, reading) if reading else None)
         return WriteDone(self.gpu, limit_mw, reading, error, self._clock())
 
-    def _sample(self) -> Sampled:
+    def _sample(self, *, clock: bool) -> Sampled:
+        begun_s = self._clock()
+        try:
+            limit, power = self._device.read_both(clock=clock)
+        except Exception:
+            return self._sample_apart()
+        return Sampled(self.gpu, limit, power, None, limit_at_s=self._clock(), power_at_s=begun_s - power.age_s)
+
+    def _sample_apart(self) -> Sampled:
+        """What can still be read when not all can be."""
         limit, limit_error = self._try(self._device.read_limit)
         limit_at_s = self._clock()
         power_at_s = self._clock()

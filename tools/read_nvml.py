@@ -55,7 +55,13 @@ def look_at(device: Device) -> dict[str, Any]:
     time.sleep(PAUSE_S)
     after = device.read_power()
     handle = pynvml.nvmlDeviceGetHandleByUUID(device.info.gpu)
-    verbs = {"read_limit": device.read_limit, "read_power": device.read_power, "processes": device.processes}
+    verbs: dict[str, Callable[[], object]] = {
+        "read_limit": device.read_limit,
+        "read_power": device.read_power,
+        "read_both": partial(device.read_both, clock=False),
+        "read_both and clock": partial(device.read_both, clock=True),
+        "processes": device.processes,
+    }
     return {
         "info": asdict(device.info),
         "limit": asdict(limit),

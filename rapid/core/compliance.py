@@ -18,6 +18,7 @@ from rapid.core.cluster import Slowdown
 WINDOW_S = 2.0
 STALE_S = 1.0  # between two readings that are further apart nothing is known (assumed: ten samples of rapidd)
 ENERGY_TOLERANCE = 0.05  # as the ledger allows for draws
+CLOCK_STALE_S = 2.5  # the same for clocks, which rapidd reads once a second
 BOUND_AT = 0.97  # a GPU that draws this share of its limit may be slowed by it,
 CLOCK_FALLEN = 0.98  # and is, if its clock is below this share of the highest that it has shown (assumed)
 _WINDOWS_KEPT = 5  # what cap_bound looks back over
@@ -25,7 +26,7 @@ _WINDOWS_KEPT = 5  # what cap_bound looks back over
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One sample of one GPU. None: the device cannot tell."""
+    """One sample of one GPU. None: the device cannot tell, or clock and slowdown were not asked for this time."""
 
     energy_mj: int | None
     draw_mw: int | None
@@ -41,9 +42,9 @@ class Reading:
         """
         if self.draw_mw is None or self.clock_mhz is None:
             return None
-        if self.slowdown is not None and self.slowdown & (Slowdown.THERMAL | Slowdown.POWER_BRAKE):
+        if self.draw_mw < BOUND_AT * self.limit_mw or self.clock_mhz >= CLOCK_FALLEN * peak_mhz:
             return False
-        return self.draw_mw >= BOUND_AT * self.limit_mw and self.clock_mhz < CLOCK_FALLEN * peak_mhz
+        return self.slowdown is None or not self.slowdown & (Slowdown.THERMAL | Slowdown.POWER_BRAKE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +107,13 @@ class _Clock:
     windows: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=_WINDOWS_KEPT))
 
     def read(self, reading: Reading, at_s: float) -> None:
+        """A reading speaks for the time since the one before that told a clock; not every sample asks for it."""
+        if reading.clock_mhz is None:
+            return
         since_s, self.read_s = at_s - self.read_s, at_s
-        self.peak_mhz = max(self.peak_mhz, reading.clock_mhz or 0)
+        self.peak_mhz = max(self.peak_mhz, reading.clock_mhz)
         bound = reading.is_cap_bound(self.peak_mhz)
-        if bound is not None and since_s <= STALE_S:
+        if bound is not None and since_s <= CLOCK_STALE_S:
             self.known_s += since_s
             self.bound_s += since_s * bound
 

@@ -101,6 +101,10 @@ class Device(Protocol):
 
     def read_power(self) -> PowerReading: ...
 
+    def read_both(self, *, clock: bool) -> tuple[LimitReading, PowerReading]:
+        """Limit and power in as few calls of the driver as can be: this is what is read ten times a second. Raises if
+        either cannot be read. Without `clock`, clock and slowdown are left out, which take calls of their own."""
+
     def processes(self) -> tuple[int, ...]:
         """The pids that compute on this GPU, as the driver lists them; () where it cannot."""
 

@@ -72,6 +72,9 @@ class SimDevice:
         draw_mw = round(self._sim.draw_mw(at_s) * self._gain())
         return PowerReading(draw_mw, self._sim.energy_mj(at_s))
 
+    def read_both(self, *, clock: bool) -> tuple[LimitReading, PowerReading]:
+        return self.read_limit(), self.read_power()
+
     def processes(self) -> tuple[int, ...]:
         return ()  # the engines write to the file, which does not know who they are
 

@@ -180,6 +180,26 @@ def test_the_share_is_that_of_the_last_ten_seconds() -> None:
     assert compliance.of("g0").cap_bound == 1.0
 
 
+def test_a_clock_read_once_a_second_speaks_for_the_time_between() -> None:
+    compliance = Compliance(["g0"])
+    for step in range(260):
+        clock_mhz = None if step % 10 else 1_980 if step < 160 else 1_500
+        compliance.read("g0", reading(draw_mw=400 * W, clock_mhz=clock_mhz), LEAVE, step / 10)
+        compliance.judge(step / 10)
+        if step == 159:
+            assert compliance.of("g0").cap_bound == 0.0
+    assert compliance.of("g0").cap_bound == pytest.approx(0.9, abs=0.15)
+
+
+def test_a_clock_that_comes_too_seldom_tells_nothing() -> None:
+    compliance = Compliance(["g0"])
+    for step in range(260):
+        clock_mhz = None if step % 30 else 1_500
+        compliance.read("g0", reading(draw_mw=400 * W, clock_mhz=clock_mhz), LEAVE, step / 10)
+        compliance.judge(step / 10)
+    assert compliance.of("g0").cap_bound is None
+
+
 def test_a_device_without_a_clock_tells_nothing() -> None:
     compliance = Compliance(["g0"])
     clocked(compliance, (0, 10.1), None, 400)

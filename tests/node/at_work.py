@@ -26,8 +26,8 @@ class AtWork:
         assert isinstance(event, WriteDone)
         return event
 
-    def sample(self) -> Sampled:
-        self.worker.submit_sample()
+    def sample(self, *, clock: bool = True) -> Sampled:
+        self.worker.submit_sample(clock=clock)
         event = self.event()
         assert isinstance(event, Sampled)
         return event

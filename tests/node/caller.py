@@ -26,14 +26,19 @@ def enforce(channel: grpc.aio.Channel) -> Call:
 
 
 async def greet(
-    channel: grpc.aio.Channel, epoch: int = 1, controller_id: str = CONTROLLER, interval_s: float = LONG_S
+    channel: grpc.aio.Channel,
+    epoch: int = 1,
+    controller_id: str = CONTROLLER,
+    interval_s: float = LONG_S,
+    then: Sequence[node_pb2.EnforceRequest] = (),
 ) -> Call:
-    """A stream that has been greeted; its first report is still to be read."""
+    """A stream that has been greeted, and told what comes `then`; its first report is still to be read."""
     greeting = encode_greeting(Greeting(epoch, controller_id), report_interval_s=interval_s)
     for _ in range(5):
         call = enforce(channel)
         try:
-            await call.write(greeting)
+            for request in (greeting, *then):
+                await call.write(request)
         except grpc.aio.AioRpcError as failure:
             # A refusal that overtakes the write is lost in gRPC, which then says only that the write failed; a
             # controller dials again, and so do we.

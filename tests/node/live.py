@@ -2,7 +2,7 @@
 
 import time
 from asyncio import TaskGroup
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ import structlog
 from rapid.core.errors import DeviceError
 from rapid.core.guard import Guard, GuardedGpu, GuardMemory
 from rapid.rpc import open_channel
+from rapid.v1 import node_pb2
 from rapid.wire.node import (
     GpuDescription,
     NodeDescription,
@@ -51,6 +52,9 @@ class MemoryDevice:
         self._answer()
         return PowerReading(min(150_000, self.limit_mw), 1)
 
+    def read_both(self, *, clock: bool) -> tuple[LimitReading, PowerReading]:
+        return self.read_limit(), self.read_power()
+
     def processes(self) -> tuple[int, ...]:
         return ()
 
@@ -76,8 +80,14 @@ class LiveNode:
     def call(self) -> Call:
         return enforce(self.channel)
 
-    async def greeted(self, epoch: int = 1, controller_id: str = CONTROLLER, interval_s: float = LONG_S) -> Call:
-        return await greet(self.channel, epoch, controller_id, interval_s)
+    async def greeted(
+        self,
+        epoch: int = 1,
+        controller_id: str = CONTROLLER,
+        interval_s: float = LONG_S,
+        then: Sequence[node_pb2.EnforceRequest] = (),
+    ) -> Call:
+        return await greet(self.channel, epoch, controller_id, interval_s, then)
 
     def limits_mw(self) -> tuple[int, ...]:
         return tuple(device.limit_mw for device in self.devices)

@@ -31,7 +31,7 @@ class ScriptedWorker:
         self.held = False
         self.busy_since_s: float | None = None
         self.writes: list[int] = []
-        self.samples = 0
+        self.samples = self.clocks = 0
         self.holders: tuple[Holder, ...] = ()
 
     def submit_write(self, limit_mw: int) -> None:
@@ -45,12 +45,13 @@ class ScriptedWorker:
         done = WriteDone(self.gpu, self.writes[-1], self._reading(), self.error, self._rig.now_s)
         self._rig.inbox.deliver(done)
 
-    def submit_sample(self) -> None:
+    def submit_sample(self, *, clock: bool) -> None:
         self.samples += 1
+        self.clocks += clock
         if self.held:
             return
         at_s = self._rig.now_s
-        power = None if self.error else PowerReading(self.draw_mw, 5_000, clock_mhz=self.clock_mhz)
+        power = None if self.error else PowerReading(self.draw_mw, 5_000, clock_mhz=self.clock_mhz if clock else None)
         self._rig.inbox.deliver(Sampled(self.gpu, self._reading(), power, self.error, at_s, at_s))
 
     def find_holders(self) -> None:

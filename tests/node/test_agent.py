@@ -321,3 +321,15 @@ async def test_our_own_mistake_in_a_call_of_the_controller_ends_the_loop_too() -
             agent.grant(None)  # type: ignore[arg-type]
         with pytest.raises(AttributeError):
             await agent.run(lambda: None)
+
+
+async def test_clocks_are_read_once_a_second_and_not_all_in_one_round() -> None:
+    rig = Rig()
+    rig.begin()
+    read: list[tuple[int, ...]] = []
+    for _ in range(30):
+        before = [worker.clocks for worker in rig.workers.values()]
+        rig.turn(0.1)
+        read.append(tuple(worker.clocks - was for worker, was in zip(rig.workers.values(), before, strict=True)))
+    assert [sum(clocks) for clocks in zip(*read, strict=True)] == [3, 3]
+    assert (1, 1) not in read

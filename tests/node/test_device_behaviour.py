@@ -216,7 +216,12 @@ def test_without_permission_nothing_changes(host: Host, device: Device) -> None:
 def test_a_lost_gpu_answers_nothing_and_the_other_goes_on(host: Host, backend: Backend) -> None:
     host.lose()
     device = backend.devices[0]
-    for verb in (lambda: device.set_limit(500_000), device.read_limit, device.read_power):
+    for verb in (
+        lambda: device.set_limit(500_000),
+        device.read_limit,
+        device.read_power,
+        lambda: device.read_both(clock=False),
+    ):
         with pytest.raises(DeviceLost, match=f"gpu {host.gpu}: "):
             verb()
     assert backend.devices[1].read_limit().enforced_mw == CEILING_MW
@@ -238,6 +243,17 @@ def test_a_cap_from_outside_holds_below_the_request_until_it_goes(host: Host, de
 
 def test_draw_follows_load_and_limit(device: Device) -> None:
     assert device.read_power().draw_mw == 300_000
+
+
+def test_limit_and_draw_read_together_are_what_they_are_apart(host: Host, device: Device) -> None:
+    device.set_limit(250_000)
+    host.cap(200_000)
+    apart = device.read_limit(), device.read_power()
+    limit, power = device.read_both(clock=True)
+    assert (limit, replace(power, energy_mj=apart[1].energy_mj)) == apart
+    assert limit == host.reads(250_000, 200_000)
+    brief = device.read_both(clock=False)[1]
+    assert brief == replace(power, energy_mj=brief.energy_mj, clock_mhz=None, slowdown=None)
 
 
 def test_two_backends_see_the_same_device(host: Host, device: Device) -> None:

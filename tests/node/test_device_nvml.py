@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tools.fake_gpu import NO_PERMISSION, FakeGpus, Gpu
 ROOT = Path(__file__).parents[2]
 GPU0 = "GPU-00000000-0000-4000-8000-000000000000"
 SET = "nvmlDeviceSetPowerManagementLimit"
-DRAW_INSTANT, ENFORCED = 186, 190
+ENERGY, DRAW_INSTANT, ENFORCED, REQUESTED = 83, 186, 190, 192
 
 
 @pytest.fixture
@@ -132,6 +133,32 @@ def test_the_status_of_one_value_counts_although_the_call_succeeded(device: Devi
     gpu.answer(ENFORCED, 15)
     with pytest.raises(DeviceLost, match="cannot read the limit: GPU is lost"):
         device.read_limit()
+
+
+@pytest.mark.parametrize("field", [DRAW_INSTANT, ENERGY, ENFORCED, REQUESTED])
+def test_one_value_that_fails_fails_what_is_read_together_and_not_the_rest(
+    device: Device, gpu: Gpu, field: int
+) -> None:
+    gpu.answer(field, 20)
+    with pytest.raises(DeviceError, match=r"cannot read limit and draw: Insufficient Memory \(NVML status 20\)"):
+        device.read_both(clock=False)
+    at_work = AtWork(device, time.monotonic)
+    sample = at_work.sample()
+    at_work.stop()
+    of_limit = field in (ENFORCED, REQUESTED)
+    assert (sample.limit is None, sample.power is None) == (of_limit, not of_limit)
+    assert str(sample.error).startswith(f"gpu {gpu.uuid}: cannot read the {'limit' if of_limit else 'draw'}: ")
+
+
+@pytest.mark.parametrize("getter", ["nvmlDeviceGetClockInfo", "nvmlDeviceGetCurrentClocksEventReasons"])
+def test_a_sample_without_the_clock_is_one_call_of_the_driver(device: Device, gpu: Gpu, getter: str) -> None:
+    """Each costs a host some hundred microseconds, for every GPU ten times a second."""
+    gpu.answer(getter, 15)  # the GPU is lost to whoever asks for this
+    for older in ("EnforcedPowerLimit", "PowerManagementLimit", "PowerUsage", "TotalEnergyConsumption"):
+        gpu.answer(f"nvmlDeviceGet{older}", 15)
+    assert device.read_both(clock=False)[0] == LimitReading(700_000, 700_000)
+    with pytest.raises(DeviceLost):
+        device.read_both(clock=True)
 
 
 def test_a_clock_or_reason_that_fails_just_now_costs_no_reading(device: Device, gpu: Gpu) -> None:

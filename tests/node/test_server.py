@@ -201,8 +201,7 @@ async def test_a_new_controller_life_ends_the_stream_of_the_old_one(node: LiveNo
 
 async def test_a_full_disk_refuses_the_greeting_and_no_limit_rises(node: LiveNode) -> None:
     node.memory.error = OSError(errno.ENOSPC, "No space left on device")
-    call = await node.greeted()
-    await call.write(grants(1, 600_000))
+    call = await node.greeted(then=[grants(1, 600_000)])
     code, details = await end_of(call)
     assert code is grpc.StatusCode.UNAVAILABLE
     assert "epoch 1 is not taken" in details

@@ -50,6 +50,13 @@ class ScriptedDevice:
         self._call("power", "read_power")
         return self.power
 
+    def read_both(self, *, clock: bool) -> tuple[LimitReading, PowerReading]:
+        self._call("both and clock" if clock else "both", "read_both")
+        # Nothing that fails alone may be read in this way.
+        for failure in (self.raises[verb] for verb in ("read_limit", "read_power") if verb in self.raises):
+            raise failure
+        return LimitReading(self.requested_mw, min(self.requested_mw, self.cap_mw)), self.power
+
     def processes(self) -> tuple[int, ...]:
         return ()
 
@@ -77,10 +84,10 @@ class Rig(AtWork):
         super().__init__(self.device, self.device.clock)
 
     def hold(self) -> None:
-        """Begin a sample whose first call does not end before the device `may_go`."""
+        """Begin a sample whose call does not end before the device `may_go`."""
         self.device.may_go.clear()
         self.device.entered.clear()
-        self.worker.submit_sample()
+        self.worker.submit_sample(clock=False)
         assert self.device.entered.wait(TIMEOUT_S)
 
 
@@ -188,21 +195,48 @@ def test_of_two_failed_reads_the_first_is_told(rig: Rig) -> None:
     assert rig.sample().error is first
 
 
-def test_the_times_of_a_sample_prove_that_the_draw_came_after_the_limit(rig: Rig) -> None:
-    # The limit is read in the second before 1.0, the power in the second after.
+def test_limit_and_draw_are_read_in_one_call_and_each_time_errs_to_its_side(rig: Rig) -> None:
+    """Promise 3: only what was drawn after a limit was read back shows that it is obeyed. The call lasts from 0.0 to
+    1.0: the limit may be as young as its end, the draw as old as its beginning."""
     sample = rig.sample()
-    assert (sample.limit_at_s, sample.power_at_s) == (1.0, 1.0)
+    assert (sample.limit_at_s, sample.power_at_s) == (1.0, 0.0)
+    assert rig.device.calls == ["both and clock"]
 
 
-def test_an_averaged_draw_does_not_pass_for_one_measured_after_the_limit(rig: Rig) -> None:
+def test_the_clock_is_left_out_unless_it_is_asked_for(rig: Rig) -> None:
+    rig.sample(clock=False)
+    assert rig.device.calls == ["both"]
+
+
+def test_of_samples_that_wait_as_one_any_may_ask_for_the_clock(rig: Rig) -> None:
+    rig.hold()
+    for clock in (False, True, False):
+        rig.worker.submit_sample(clock=clock)
+    rig.device.may_go.set()
+    assert [type(rig.event()) for _ in range(2)] == [Sampled, Sampled]
+    rig.sample(clock=False)
+    assert rig.device.calls == ["both", "both and clock", "both"]
+
+
+def test_what_is_read_apart_proves_that_the_draw_came_after_the_limit(rig: Rig) -> None:
+    # Both fail at 1.0; the limit is read in the second before 2.0, the power in the second after.
+    rig.device.raises = {"read_both": DeviceError("GPU-a", "not together")}
+    sample = rig.sample()
+    assert (sample.limit_at_s, sample.power_at_s, sample.error) == (2.0, 2.0, None)
+    assert (sample.limit, sample.power) == (LimitReading(700_000, 700_000), rig.device.power)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_an_averaged_draw_does_not_pass_for_one_measured_after_the_limit(rig: Rig, apart: bool) -> None:
+    rig.device.raises = {"read_both": DeviceError("GPU-a", "not together")} if apart else {}
     rig.device.power = PowerReading(300_000, 1, age_s=0.25)
     sample = rig.sample()
-    assert sample.power_at_s == 0.75 < sample.limit_at_s
+    assert sample.power_at_s == (1.75 if apart else -0.25) < sample.limit_at_s
 
 
 def test_a_write_goes_before_a_waiting_sample(rig: Rig) -> None:
     rig.hold()
-    rig.worker.submit_sample()
+    rig.worker.submit_sample(clock=False)
     rig.worker.submit_write(500_000)
     rig.device.may_go.set()
     kinds = [type(rig.event()) for _ in range(3)]
@@ -212,12 +246,12 @@ def test_a_write_goes_before_a_waiting_sample(rig: Rig) -> None:
 def test_samples_that_wait_are_one_sample(rig: Rig) -> None:
     rig.hold()
     for _ in range(1000):
-        rig.worker.submit_sample()
+        rig.worker.submit_sample(clock=False)
     rig.device.may_go.set()
     assert [type(rig.event()) for _ in range(2)] == [Sampled, Sampled]
     rig.write(500_000)  # Any sample left over would have come before this one's end or would be seen below.
     assert rig.events.empty()
-    assert rig.device.calls == ["limit", "power", "limit", "power", "set 500", "limit"]
+    assert rig.device.calls == ["both", "both", "set 500", "limit"]
 
 
 def test_a_second_write_while_one_is_outstanding_is_our_own_mistake(rig: Rig) -> None:
@@ -266,7 +300,7 @@ def test_stop_is_bounded_when_a_call_hangs_and_drops_what_has_not_begun(rig: Rig
     assert rig.worker.stop(TIMEOUT_S) is True
     assert isinstance(rig.event(), Sampled)
     assert rig.events.empty()
-    assert rig.device.calls == ["limit", "power"]
+    assert rig.device.calls == ["both"]
 
 
 def test_a_write_after_stop_is_our_own_mistake(rig: Rig) -> None:
@@ -296,14 +330,14 @@ def test_submitting_never_waits_for_the_device(rig: Rig) -> None:
     def submit() -> None:
         rig.worker.submit_write(500_000)
         for _ in range(100):
-            rig.worker.submit_sample()
+            rig.worker.submit_sample(clock=False)
         finished.set()
 
     threading.Thread(target=submit).start()
     assert finished.wait(TIMEOUT_S)
 
 
-def test_the_clock_is_asked_after_the_limit_and_before_the_power() -> None:
+def test_the_time_is_taken_before_a_sample_and_after_it() -> None:
     # A clock that counts its own readings shows their order among the device's calls.
     device, events = ScriptedDevice(), queue.Queue[Event]()
     ticks = count()
@@ -314,10 +348,10 @@ def test_the_clock_is_asked_after_the_limit_and_before_the_power() -> None:
 
     worker = Worker(device, events.put, clock)
     worker.start()
-    worker.submit_sample()
+    worker.submit_sample(clock=False)
     events.get(timeout=TIMEOUT_S)
     assert worker.stop(TIMEOUT_S)
-    assert device.calls == ["clock", "limit", "clock", "clock", "power"]
+    assert device.calls[1:] == ["clock", "both", "clock"]
 
 
 # ---- who holds the device ----
