@@ -241,7 +241,14 @@ class Control:
         return []
 
     def _on_engine_moved(self, event: EngineMoved) -> list[Command]:
-        return list(self.roles.progress(event.progress))
+        news, one = event.progress, self.roles.instances.get(event.progress.instance)
+        before = None if one is None or one.hello.incarnation != news.incarnation else one.role
+        commands: list[Command] = list(self.roles.progress(news))
+        if news.noticed and before is not None:
+            again = " again" if news.role is before else ""
+            change = (news.instance, before.value, f"{news.role.value}{again}")
+            commands.append(self.decided(f"engine {news.instance}", news.noticed, changes=(change,)))
+        return commands
 
     def _on_engine_gone(self, event: EngineGone) -> list[Command]:
         if not self.roles.detach(event.instance, event.incarnation):

@@ -244,8 +244,8 @@ class Reconciler:
 def words(remedy: Remedy) -> str:
     """What was noticed, in a few words."""
     match remedy:
-        case PutBack(role):
-            return f"the router did not list it, as {role.value} or at all"
+        case PutBack():
+            return "the router listed it nowhere"
         case Renew(_, why):
             return why
         case TakeOut():

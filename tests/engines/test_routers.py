@@ -1,0 +1,154 @@
+"""The real sglang-router 0.3.2 and smg 1.13.0 in PD mode, with mock SGLang engines behind them, under traffic: roles
+change and no request is lost. Real controller, rapidd, and `rapidctl attach` processes.
+"""
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from rapid.core.cluster import Phase, Role
+from tests.engines.dynamo_cluster import WITHIN_S
+from tests.engines.dynamo_traffic import Traffic, steady
+from tests.engines.router_site import MISSING, RouterSite, fetch
+from tests.seen import SEEN
+from tests.wait import wait_for
+
+pytestmark = pytest.mark.e2e
+
+PREFILL, DECODE = Role.PREFILL, Role.DECODE
+FLIPS = 40
+RATE_RPS = 60.0
+TOKENS = 15  # of an answer: 0.3 s
+OTHER = {PREFILL: DECODE, DECODE: PREFILL}
+
+
+@pytest.fixture(scope="module", params=["sglang", "smg"])
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RouterSite]:
+    if why := MISSING[request.param]:
+        pytest.skip(why)
+    with RouterSite(tmp_path_factory.mktemp("r"), request.param) as whole:
+        yield whole
+
+
+def test_forty_flips_under_sixty_requests_a_second_lose_none(
+    site: RouterSite, record_property: Callable[[str, object], None]
+) -> None:
+    times_s, roles = [], {engine.name: engine.launched for engine in site.engines}
+    with Traffic(site.url, steady(RATE_RPS, 4, TOKENS)) as traffic:
+        for flip in range(FLIPS):
+            # In turn, so that two of each role are followed by one and three, and none is ever the last.
+            name = f"e{(0, 0, 2, 2, 1, 1, 3, 3)[flip % 8]}"
+            roles[name] = OTHER[roles[name]]
+            began_s = time.monotonic()
+            site.flip(name, roles[name])
+            times_s.append(time.monotonic() - began_s)
+    refused = [why for engine in site.engines for why in engine.said["refused"]]
+    counts = f"{FLIPS} flips, {traffic.sent} requests, {len(traffic.lost)} lost"
+    times = f"a flip takes {statistics.median(times_s):.2f} s, at most {max(times_s):.2f} s"
+    record_property(SEEN, f"{site.kind}: {counts}; {times}")
+
+    assert not traffic.lost, traffic.lost[:3]
+    assert refused == []
+    assert traffic.sent > FLIPS
+    for engine in site.engines:
+        assert site.listed()[engine.name] == [roles[engine.name].value]
+        assert engine.said["role"] == roles[engine.name].value
+        assert len(engine.said["switched"]) == FLIPS / 4
+
+
+def settled(site: RouterSite) -> bool:
+    """Router, engines and controller say the same of every engine, and it is in one pool."""
+    status, listed = {one.instance: one for one in site.status().instances}, site.listed()
+    return all(
+        status[engine.name].phase is Phase.SERVING
+        and listed[engine.name] == [status[engine.name].role.value] == [engine.said["role"]]
+        for engine in site.engines
+    )
+
+
+def noticed(site: RouterSite, name: str) -> int:
+    """How often this adapter has noticed anything."""
+    return site.adapters[name].log.read_text().count('"event": "noticed: ')
+
+
+def put_back(site: RouterSite) -> set[str]:
+    """Who has told the controller that it was put back."""
+    text = "the router listed it nowhere; that was put right"
+    return {one.by.removeprefix("engine ") for one in site.decisions() if one.reason == text}
+
+
+def test_a_router_that_forgets_is_put_right_once_and_nothing_flaps(site: RouterSite) -> None:
+    wait_for(lambda: settled(site), WITHIN_S, "a settled site")
+    before = {engine.name: noticed(site, engine.name) for engine in site.engines}
+
+    site.router.kill()
+    site.router.start()
+
+    wait_for(lambda: settled(site), WITHIN_S, "every engine in its pool again")
+    wait_for(lambda: put_back(site) == {engine.name for engine in site.engines}, WITHIN_S, "everybody's word on it")
+    for engine in site.engines:
+        assert noticed(site, engine.name) == before[engine.name] + 1
+    with Traffic(site.url, itertools.islice(steady(RATE_RPS, 4, TOKENS), 30)) as traffic:
+        wait_for(lambda: traffic.all_sent, WITHIN_S, "all to be sent")
+    assert not traffic.lost
+    assert [one.problem for one in site.status().instances] == [""] * 4
+
+
+def test_a_router_killed_in_the_middle_of_a_drain_is_survived(site: RouterSite) -> None:
+    wait_for(lambda: settled(site), WITHIN_S, "a settled site")
+    role = next(one.role for one in site.status().instances if one.instance == "e0")
+    before = len(site.engines[0].said["switched"])
+    with Traffic(site.url, steady(RATE_RPS, 4, 60)):
+        wait_for(lambda: site.engines[0].said["held"], WITHIN_S, "e0 to be at work")
+        site.set_role("e0", OTHER[role])
+        wait_for(lambda: site.phase("e0") is not Phase.SERVING, WITHIN_S, "the change to begin")
+        site.router.kill()
+        site.router.start()
+        wait_for(lambda: settled(site), WITHIN_S, "every engine in one pool again")
+    assert len(site.engines[0].said["switched"]) - before <= 1, "nobody was told twice"
+
+
+def test_a_role_that_another_hand_changes_is_adopted_and_the_router_follows(site: RouterSite) -> None:
+    wait_for(lambda: settled(site), WITHIN_S, "a settled site")
+    role = next(one.role for one in site.status().instances if one.instance == "e1")
+    other = OTHER[role]
+
+    fetch(f"{site.engines[1].url}/pd_role_switch", {"new_role": other.value, "decode_cuda_graph_memory_gb": 1.0})
+
+    site.becomes("e1", Phase.SERVING, other)
+    wait_for(lambda: settled(site), WITHIN_S, "the router to follow")
+    told = next(one for one in site.decisions() if one.by == "engine e1")
+    assert told.reason == f"another hand has made it {other.value}"
+    assert told.changes == (("e1", role.value, other.value),)
+
+
+def test_an_engine_that_was_killed_is_out_of_service_and_taken_in_again_in_the_role_it_starts_in(
+    site: RouterSite,
+) -> None:
+    wait_for(lambda: settled(site), WITHIN_S, "a settled site")
+    engine = site.engines[3]
+
+    engine.process.kill()
+
+    lost = site.becomes(engine.name, Phase.FAILED)
+    assert lost.problem.startswith(f"it is lost: {engine.name}: look: GET {engine.url}/server_info: connection refused")
+    engine.process.start()
+    site.becomes(engine.name, Phase.SERVING, engine.launched)
+    wait_for(lambda: settled(site), WITHIN_S, "the router to list it")
+
+
+def test_requests_that_come_in_the_wrong_role_are_counted_as_lost(site: RouterSite) -> None:
+    """The checks of the tests above can fail."""
+    wait_for(lambda: settled(site), WITHIN_S, "a settled site")
+    before = sum(len(engine.said["refused"]) for engine in site.engines)
+    with Traffic(site.url, steady(RATE_RPS, 4, TOKENS)) as traffic:
+        for engine in site.engines:
+            engine.plant("refuse all")
+        wait_for(lambda: traffic.lost, WITHIN_S, "a lost request")
+        for engine in site.engines:
+            engine.plant("refuse all", "")
+
+    assert sum(len(engine.said["refused"]) for engine in site.engines) > before
