@@ -155,7 +155,11 @@ class Client:
     heard: list[Heard] = field(default_factory=list)
 
     def __enter__(self) -> Self:
-        self._paho = paho.Client(CallbackAPIVersion.VERSION2, client_id=f"test-{self.user}", protocol=paho.MQTTv311)
+        # The broker keeps for it what comes while it is away: docs/facility.md asks that of all who wait for answers.
+        self._paho = paho.Client(
+            CallbackAPIVersion.VERSION2, client_id=f"test-{self.user}", protocol=paho.MQTTv311, clean_session=False
+        )
+        self._paho.reconnect_delay_set(1, 1)
         self._paho.username_pw_set(self.user, PASSWORD)
         self._paho.max_queued_messages_set(0)
         if self.broker.tls:
