@@ -24,8 +24,16 @@ from aiohttp import web
 from tests.engines.dynamo_cluster import MODEL
 
 PREFILL_S, TOKEN_S = 0.02, 0.02
-OWED_S, POLL_S = 10.0, 0.01  # how long KV is kept for a peer, and how often that asks for it
+OWED_S = 10.0  # how long KV is kept for a peer
 ROLES = ("prefill", "decode")
+
+
+@dataclass
+class Owed:
+    """The KV of one request, by its room."""
+
+    computed: asyncio.Event = field(default_factory=asyncio.Event)
+    pulled: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass
@@ -42,7 +50,8 @@ class MockSglang:
     switch_s: float = 0.05
     faults: dict[str, str] = field(default_factory=dict)
     running: int = 0
-    owed: dict[int, asyncio.Event] = field(default_factory=dict)  # KV that is yet to be pulled, by room
+    rooms: dict[int, "Owed"] = field(default_factory=dict)
+    owing: int = 0  # requests whose KV is yet to be pulled; they run, too
     finished: int = 0
     refused: list[str] = field(default_factory=list)  # requests that came when or where they could not be served
     switched: list[str] = field(default_factory=list)  # every role that it was asked to take, and what it said
@@ -80,15 +89,19 @@ class MockSglang:
 
     async def _prefill(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         """The KV is owed to decode until it has been pulled."""
-        await asyncio.sleep(PREFILL_S)
-        pulled = self.owed[body["bootstrap_room"]] = asyncio.Event()
+        room = int(body["bootstrap_room"])
+        await work(PREFILL_S)
+        owed = self._owed(room)
+        owed.computed.set()
+        self.owing += 1
         try:
             async with asyncio.timeout(OWED_S):
-                await pulled.wait()
+                await owed.pulled.wait()
         except TimeoutError:
             self.refused.append("prefill: nobody pulled")
         finally:
-            del self.owed[body["bootstrap_room"]]
+            self.owing -= 1
+            del self.rooms[room]
         return web.json_response(_whole("prefill", 1))
 
     async def _decode(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
@@ -97,12 +110,12 @@ class MockSglang:
             self.refused.append("decode: no KV came")
             return web.json_response({"error": "no KV came"}, status=500)
         if not body.get("stream"):
-            await asyncio.sleep(TOKEN_S * tokens)
+            await work(TOKEN_S * tokens)
             return web.json_response(_whole("decode", tokens))
         answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await answer.prepare(request)
         for token in range(tokens):
-            await asyncio.sleep(TOKEN_S)
+            await work(TOKEN_S)
             await answer.write(_chunk({"content": f"t{token} "}, None))
         await answer.write(_chunk({}, "stop") + b"data: [DONE]\n\n")
         await answer.write_eof()
@@ -112,22 +125,27 @@ class MockSglang:
         """Get the KV from the prefill half, which may still be computing it."""
         url = f"http://127.0.0.1:{body['bootstrap_port']}/pull/{body['bootstrap_room']}"
         timeout = aiohttp.ClientTimeout(total=OWED_S)
-        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-            async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
-                for _ in range(round(OWED_S / POLL_S)):
-                    async with session.get(url) as answer:
-                        if answer.status == 200:
-                            return True
-                    await asyncio.sleep(POLL_S)
-        return False
+        try:
+            async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session, session.get(url) as answer:
+                return answer.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
 
     async def pull(self, request: web.Request) -> web.Response:
-        """Served on the bootstrap port."""
-        pulled = self.owed.get(int(request.match_info["room"]))
-        if pulled is None or self.role != "prefill":
+        """Served on the bootstrap port. The leg of decode may come first, and waits for that of prefill."""
+        if self.role != "prefill":
             return web.Response(status=404)
-        pulled.set()
+        owed = self._owed(int(request.match_info["room"]))
+        try:
+            async with asyncio.timeout(OWED_S):
+                await owed.computed.wait()
+        except TimeoutError:
+            return web.Response(status=404)
+        owed.pulled.set()
         return web.Response()
+
+    def _owed(self, room: int) -> "Owed":
+        return self.rooms.setdefault(room, Owed())
 
     # ---- the role ----
 
@@ -176,7 +194,7 @@ class MockSglang:
         if self.faults.pop("say so and do nothing", ""):
             return self._said(role, "ok", success=True)
         self.switching = True
-        await asyncio.sleep(self.switch_s)
+        await work(self.switch_s)
         self.switching = False
         if self.faults.pop("fail rebuild", ""):
             self.unhealthy = True
@@ -222,8 +240,8 @@ class MockSglang:
         )
 
     async def loads(self, request: web.Request) -> web.Response:
-        mine = {"prefill_inflight_queue_reqs": len(self.owed), "mode": self.role}
-        running = self.running - len(self.owed)
+        mine = {"prefill_inflight_queue_reqs": self.owing, "mode": self.role}
+        running = self.running - self.owing
         load = {"dp_rank": 0, "num_running_reqs": running, "num_waiting_reqs": 0, "disaggregation": mine}
         return web.json_response({"version": "0.5.23", "loads": [load]})
 
@@ -284,6 +302,13 @@ class MockSglang:
 
 
 _HEAD = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": MODEL}
+
+
+async def work(work_s: float) -> None:
+    """What a GPU would do for so long."""
+    over = asyncio.Event()
+    asyncio.get_running_loop().call_later(work_s, over.set)
+    await over.wait()
 
 
 def _chunk(delta: dict[str, Any], finish: str | None) -> bytes:
