@@ -88,6 +88,12 @@ class Broker:
     def kill(self) -> None:
         self._end(signal.SIGKILL)
 
+    def kill_once_saved(self) -> None:
+        """When it has written down who is there; it would forget them otherwise."""
+        before = self.log.read_text().count("Saving in-memory database")
+        wait_for(lambda: self.log.read_text().count("Saving in-memory database") > before, DEADLINE_S, "it saves")
+        self.kill()
+
     def hang(self) -> None:
         """It keeps its connections and does nothing."""
         assert self._process is not None
