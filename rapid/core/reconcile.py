@@ -210,8 +210,8 @@ class Reconciler:
     def _remember(self, should: Should, seen: Seen) -> None:
         if not seen.up:
             self._was_down = True
-        elif not should.failed:
-            self._was_down, self._life = False, seen.life or self._life
+        elif not should.failed or not self._life:
+            self._was_down, self._life = self._was_down and should.failed, seen.life or self._life
 
     def _nothing(self, seen: Seen, at_s: float) -> None:
         """Nothing is to be done; it may still not be well."""

@@ -88,5 +88,5 @@ class Reconciles(Protocol):
     """An engine, or its adapter, that can look whether all is as it should be. It is then asked every few seconds, and
     what differs is put right with the steps that it has: rapid.core.reconcile says what, and when not."""
 
-    async def seen(self) -> Seen:
+    async def look_around(self) -> Seen:
         """One look at engine and router; what cannot be seen is None there. An error: nothing could be seen at all."""

@@ -134,7 +134,7 @@ class Driver:
         keeper, change = self._keeper, self.change
         if keeper is None or self._duties or self._orders:
             return
-        remedy = keeper.remedy(time.monotonic())
+        remedy = keeper.remedy()
         if remedy is not None:
             what, error = words(remedy), ""
             self._say(f"noticed: {what}")

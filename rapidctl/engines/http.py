@@ -134,7 +134,8 @@ class Peer:
         missing: str = "",
         within_s: float = WITHIN_S,
     ) -> Answer:
-        """One call, made once. Raises CallFailed unless the answer's status is a `good` one.
+        """One call. A POST is made once; the others do no harm when made twice, and aiohttp makes them once more when
+        the connection breaks. Raises CallFailed unless the answer's status is a `good` one.
 
         step     what it is made for, in messages
         missing  what to do when there is no such route (404)
@@ -227,11 +228,14 @@ class Peer:
 
 @asynccontextmanager
 async def opened(instance: str, *endpoints: Endpoint) -> AsyncIterator[tuple[Peer, ...]]:
-    """The peers at these endpoints, over one pool of connections. Raises ConfigInvalid for what can never work."""
+    """The peers at these endpoints. Raises ConfigInvalid for what can never work."""
     for endpoint in endpoints:
         endpoint.check()
+    # A connection that is used again may be gone by then, which would look like an answer that got lost.
+    connector = aiohttp.TCPConnector(force_close=True)
     # Without cookies and proxies: an adapter and its engine are two halves of one thing.
-    async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trust_env=False) as session:
+    jar = aiohttp.DummyCookieJar()
+    async with aiohttp.ClientSession(connector=connector, cookie_jar=jar, trust_env=False) as session:
         yield tuple(Peer(instance, endpoint, session) for endpoint in endpoints)
 
 

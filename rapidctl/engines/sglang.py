@@ -82,7 +82,7 @@ class SglangAdapter:
     ) -> None:
         self._name, self._options, self._behind, self._more = place.instance, options, behind, more
         self._engine = SglangEngine(engine)
-        self._workers = Workers(router, options.worker_url or options.engine_url)
+        self.workers = Workers(router, options.worker_url or options.engine_url)
         self._role = place.role or Role.PREFILL
         self._bootstrap_port = options.bootstrap_port
         self._stray = Stray(engine, router)
@@ -114,12 +114,12 @@ class SglangAdapter:
                 found.append(yellow("role", "it cannot change its role", todo))
         except RapidError as error:
             found.append(red("engine", str(error), "see that it runs, and that --engine-url is right"))
-        return [*found, *await pool_findings(self._workers, role), await self.meter.finding()]
+        return [*found, *await pool_findings(self.workers, role), await self.meter.finding()]
 
     # ---- what rapid.engine asks for ----
 
     async def close(self) -> None:
-        await self._workers.remove("close")
+        await self.workers.remove("close")
         await self._stray.closed()
 
     async def drained(self) -> int:
@@ -139,17 +139,17 @@ class SglangAdapter:
             raise RapidError(
                 f"{self._name}: open: the engine has role {live.value}, so it is not opened as {role.value}"
             )
-        await self._workers.add("open", role, self._spec(role, info))
+        await self.workers.add("open", role, self._spec(role, info))
         self._role = role
 
     async def live_role(self) -> Role | None:
         return (await self._engine.info("read role")).role
 
     async def others(self) -> int | None:
-        return await self._workers.others("order", self._role)
+        return await self.workers.others("order", self._role)
 
-    async def seen(self) -> Seen:
-        listed, healthy, problem = await look_at(self._workers)
+    async def look_around(self) -> Seen:
+        listed, healthy, problem = await look_at(self.workers)
         try:
             info = await self._engine.info("look")
         except CallFailed as error:
@@ -178,7 +178,7 @@ class SglangAdapter:
         if role is Role.PREFILL and port is None:
             raise RapidError(f"{self._name}: open: the engine does not say its bootstrap port; say --bootstrap-port")
         bootstrap = {"bootstrap_port": port} if role is Role.PREFILL else {}
-        return {"url": self._workers.url, "worker_type": TYPES[role], **bootstrap, **self._more}
+        return {"url": self.workers.url, "worker_type": TYPES[role], **bootstrap, **self._more}
 
     async def _hints(self, role: Role) -> dict[str, Any]:
         """What a switch to decode needs for its graphs, where the engine has none yet."""
@@ -189,7 +189,7 @@ class SglangAdapter:
         with contextlib.suppress(CallFailed):
             if (await self._engine.info("switch")).has_graphs:
                 return {}
-            for worker in await self._workers.all("switch"):
+            for worker in await self.workers.all("switch"):
                 if worker.role is Role.DECODE and (hints := await self._of_peer(worker)):
                     return hints
         return {}  # the engine itself says what it misses

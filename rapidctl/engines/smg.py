@@ -133,7 +133,7 @@ class MovedAdapter:
     async def others(self) -> int | None:
         return await self._workers.others("order", self._role)
 
-    async def seen(self) -> Seen:
+    async def look_around(self) -> Seen:
         listed, healthy, problem = await sglang.look_at(self._workers)
         if self._engine is not None:
             try:

@@ -166,7 +166,7 @@ class VllmAdapter:
     async def others(self) -> int | None:
         return await self._workers.others("order", self._role) if self._workers is not None else None
 
-    async def seen(self) -> Seen:
+    async def look_around(self) -> Seen:
         listed, healthy, live, problem = None, True, None, ""
         try:
             if self._workers is not None:

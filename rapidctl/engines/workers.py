@@ -66,10 +66,14 @@ class _One(Struct, frozen=True):
 
 
 class Workers:
-    """`url` is that of our worker, as the router is to reach it."""
+    """`url` is that of our worker, as the router is to reach it. `within_s` is how long a removal, and an addition, may
+    take to show in the list."""
 
-    def __init__(self, router: Peer, url: str) -> None:
+    def __init__(
+        self, router: Peer, url: str, *, within_s: tuple[float, float] = (GONE_WITHIN_S, THERE_WITHIN_S)
+    ) -> None:
         self.router, self.url = router, url
+        self._gone_within_s, self._there_within_s = within_s
         self._key = _key(url)
 
     async def all(self, step: str) -> list[Worker]:
@@ -97,7 +101,7 @@ class Workers:
         await self._until(
             step,
             lambda mine: all(worker.taken_out for worker in mine),
-            GONE_WITHIN_S,
+            self._gone_within_s,
             "was told to take {url} out, and still lists it",
         )
 
@@ -108,7 +112,7 @@ class Workers:
             return
         if any(not worker.taken_out for worker in mine):
             await self.remove(step)
-        await self._until(step, lambda mine: not mine, GONE_WITHIN_S, "has not let go of {url} yet")
+        await self._until(step, lambda mine: not mine, self._gone_within_s, "has not let go of {url} yet")
         answer = await self.router.call(step, "POST", "/workers", spec, good=(200, 201, 202), missing=_NO_LIST)
         await self._there(step, role, answer.body)
 
@@ -127,7 +131,10 @@ class Workers:
     async def _there(self, step: str, role: Role, said: bytes) -> None:
         try:
             await self._until(
-                step, lambda mine: _is_there(mine, role), THERE_WITHIN_S, f"has not taken {{url}} in as {TYPES[role]}"
+                step,
+                lambda mine: _is_there(mine, role),
+                self._there_within_s,
+                f"has not taken {{url}} in as {TYPES[role]}",
             )
         except RouterDisagrees as late:
             raise RouterDisagrees(f"{late}: {await self._why(step, said)}") from late

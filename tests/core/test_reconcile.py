@@ -265,6 +265,12 @@ def test_an_engine_that_failed_is_back_only_in_another_life() -> None:
     assert words(clock.until(Seen((), live=PREFILL, life="two"), FAILED)) == "it is there again, as prefill"
 
 
+def test_one_that_failed_before_it_was_ever_looked_at_is_back_in_another_life() -> None:
+    clock = Clock()
+    assert clock.look(Seen((), live=PREFILL, life="one"), FAILED) is None
+    assert words(clock.until(Seen((), live=PREFILL, life="two"), FAILED)) == "it is there again, as prefill"
+
+
 def test_an_engine_that_came_back_in_a_role_it_cannot_take_stays_out() -> None:
     clock = Clock()
     clock.done(clock.until(GONE))

@@ -52,6 +52,7 @@ class MockSglang:
     running: int = 0
     rooms: dict[int, "Owed"] = field(default_factory=dict)
     owing: int = 0  # requests whose KV is yet to be pulled; they run, too
+    owed_s: float = OWED_S
     finished: int = 0
     refused: list[str] = field(default_factory=list)  # requests that came when or where they could not be served
     switched: list[str] = field(default_factory=list)  # every role that it was asked to take, and what it said
@@ -95,7 +96,7 @@ class MockSglang:
         owed.computed.set()
         self.owing += 1
         try:
-            async with asyncio.timeout(OWED_S):
+            async with asyncio.timeout(self.owed_s):
                 await owed.pulled.wait()
         except TimeoutError:
             self.refused.append("prefill: nobody pulled")
@@ -137,7 +138,7 @@ class MockSglang:
             return web.Response(status=404)
         owed = self._owed(int(request.match_info["room"]))
         try:
-            async with asyncio.timeout(OWED_S):
+            async with asyncio.timeout(self.owed_s):
                 await owed.computed.wait()
         except TimeoutError:
             return web.Response(status=404)
@@ -153,8 +154,9 @@ class MockSglang:
         body = await request.json()
         async with self.served:
             said = await self._switch(body)
-        if not body.get("prepare_only"):
-            self.switched.append(f"{body['new_role']}: {said['message']}")
+        if body.get("prepare_only"):
+            return web.json_response(said, status=200 if said["success"] else 400)
+        self.switched.append(f"{body['new_role']}: {said['message']}")
         if self.faults.pop("lose answer", ""):
             assert request.transport is not None
             request.transport.abort()
@@ -241,7 +243,7 @@ class MockSglang:
 
     async def loads(self, request: web.Request) -> web.Response:
         mine = {"prefill_inflight_queue_reqs": self.owing, "mode": self.role}
-        running = self.running - self.owing
+        running = 0 if self.faults.get("hide load") else self.running - self.owing
         load = {"dp_rank": 0, "num_running_reqs": running, "num_waiting_reqs": 0, "disaggregation": mine}
         return web.json_response({"version": "0.5.23", "loads": [load]})
 

@@ -125,15 +125,15 @@ async def test_an_engine_without_a_role_and_without_a_router_cannot_change_it_an
 async def test_what_it_sees_is_what_the_engine_says() -> None:
     async with MockVllm(has_role=True).served() as engine, adapter_of(engine) as adapter:
         await adapter.begin()
-        seen = await adapter.seen()
+        seen = await adapter.look_around()
         assert (seen.live, seen.up, seen.listed) == (PREFILL, True, None)
         engine.role = "decode"
-        assert (await adapter.seen()).live is DECODE
+        assert (await adapter.look_around()).live is DECODE
         url = engine.url
     nobody = MockVllm()
     nobody.url = url
     async with adapter_of(nobody) as adapter:
-        seen = await adapter.seen()
+        seen = await adapter.look_around()
         assert not seen.up
         assert "connection refused" in seen.problem
 
