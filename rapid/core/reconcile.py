@@ -12,8 +12,10 @@ role of its launch. A Reconciler is told what was seen at each look and says wha
 
 It never flaps: a difference must be seen CONFIRM_LOOKS times; each repair waits longer than the one before; and after
 FENCE_REPAIRS within FENCE_WINDOW_S the instance is *fenced*: another hand undoes what we do, so it is left alone,
-loudly, until it has been well for a whole window, or a role change has set it anew. Who adopts that often takes no
-orders for as long. Pure: time is passed in.
+loudly, but for one repair in minutes, in case the other hand has gone. The fence goes when all has been well for a
+whole window, or a role change has set it anew. Who adopts that often takes no orders for as long.
+
+Pure: time is passed in.
 """
 
 from collections import deque
@@ -26,6 +28,7 @@ SOON_S = 0.5  # between two looks while something is not
 CONFIRM_LOOKS = 2  # that must show the same difference: a list may be read in the middle of somebody's change
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # before the next repair; doubles with each (assumed)
 FENCE_REPAIRS, FENCE_WINDOW_S = 5, 60.0  # as rapidd's own fence against another writer of limits
+FENCED_PAUSE_S = 600.0  # between repairs behind the fence, at most; the first comes after a window (assumed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +175,7 @@ class Reconciler:
             self._adoptions.append(at_s)
         elif isinstance(remedy, PutBack | Renew | TakeOut):
             self._not_before_s = at_s + self._pause_s
-            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+            self._pause_s = min(2 * self._pause_s, FENCED_PAUSE_S if self._fenced else LONGEST_PAUSE_S)
             if error:
                 self.trouble = f"{words(remedy)}, and cannot be put right: {error}"
             else:
@@ -230,14 +233,14 @@ class Reconciler:
     def _confirmed(self, wanted: Remedy, at_s: float) -> Remedy | None:
         if isinstance(wanted, Adopt | Lost | Back):
             return wanted
-        self._fenced = self._fenced or _within_window(self._repairs, at_s)
+        if not self._fenced and _within_window(self._repairs, at_s):
+            self._fenced, self._pause_s, self._not_before_s = True, FENCE_WINDOW_S, at_s + FENCE_WINDOW_S
         if self._fenced:
             self.trouble = (
                 f"{words(wanted)}; it was put right {FENCE_REPAIRS} times within {FENCE_WINDOW_S:g} s, and undone "
-                "each time, so it is left alone: find who else drives the router or the engine, and stop that; a "
-                f"role change takes it up again, and so do {FENCE_WINDOW_S:g} s in which it is well"
+                "each time, so it is left alone: find who else drives the router or the engine, and stop that; a role "
+                f"change takes it up again, and it is tried again after {self._pause_s:g} s"
             )
-            return None
         return wanted if at_s >= self._not_before_s else None
 
 

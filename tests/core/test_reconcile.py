@@ -9,6 +9,7 @@ from rapid.core.reconcile import (
     CONFIRM_LOOKS,
     FENCE_REPAIRS,
     FENCE_WINDOW_S,
+    FENCED_PAUSE_S,
     FIRST_PAUSE_S,
     LONGEST_PAUSE_S,
     LOOK_S,
@@ -110,7 +111,7 @@ class Clock:
         return self.reconciler.look(should, seen, self.now)
 
     def until(self, seen: Seen, should: Should = SERVING) -> Remedy:
-        for _ in range(200):
+        for _ in range(2000):
             if (remedy := self.look(seen, should)) is not None:
                 return remedy
         raise AssertionError(f"nothing was done about {seen}")
@@ -176,10 +177,27 @@ def test_after_five_repairs_that_were_undone_it_leaves_the_instance_alone_and_sa
     clock = Clock()
     for _ in range(FENCE_REPAIRS):
         clock.repair(EMPTY)
-    for _ in range(1000):
+    fenced_s = clock.now
+    while clock.now < fenced_s + FENCE_WINDOW_S:
         assert clock.look(EMPTY) is None
     assert "put right 5 times within 60 s" in clock.reconciler.trouble
     assert "find who else drives the router" in clock.reconciler.trouble
+
+
+def test_behind_the_fence_it_is_tried_again_ever_more_rarely_in_case_the_other_hand_has_gone() -> None:
+    clock = Clock()
+    for _ in range(FENCE_REPAIRS):
+        clock.repair(EMPTY)
+    tried_s = [clock.now]
+    for _ in range(6):
+        clock.done(clock.until(EMPTY))
+        tried_s.append(clock.now)
+        assert clock.look(WELL) is None
+        assert [clock.look(EMPTY), clock.look(EMPTY)] == [None, None]
+        assert "left alone" in clock.reconciler.trouble
+    waited = [later - earlier for earlier, later in pairwise(tried_s)]
+    assert waited[0] >= FENCE_WINDOW_S
+    assert waited[-1] >= FENCED_PAUSE_S > waited[-1] - 2 * SOON_S - LOOK_S
 
 
 def test_the_fence_goes_when_all_has_been_well_for_a_window() -> None:
