@@ -22,6 +22,7 @@ from rapid.core.errors import RapidError
 from rapid.core.findings.base import Finding, green, red, yellow
 from rapid.engine import Seen
 from rapidctl.engines.base import Kind, Place, Say
+from rapidctl.engines.claim import Claim
 from rapidctl.engines.http import CallFailed, Endpoint, Peer, opened
 from rapidctl.engines.meter import Meter
 from rapidctl.engines.sglang_engine import Info, SglangEngine
@@ -86,6 +87,7 @@ class SglangAdapter:
         self._role = place.role or Role.PREFILL
         self._bootstrap_port = options.bootstrap_port
         self._stray = Stray(engine, router)
+        self.claim = Claim(place.instance, f"the engine at {self.workers.url}")
         self.meter = Meter(place, engine, "sglang", lambda: self._role, say)
         self.product = f"SGLang behind {behind}"
         self.roles: Sequence[Role] = BOTH
@@ -94,6 +96,7 @@ class SglangAdapter:
     # ---- what `attach` asks for ----
 
     async def begin(self) -> Role:
+        self.claim.take()
         info = await self._engine.info("begin")
         self.product = f"SGLang {info.version} behind {self._behind}"
         role = self._told("begin", info)
@@ -254,6 +257,7 @@ async def open_sglang(
             yield adapter
         finally:
             metering.cancel()
+            adapter.claim.close()
 
 
 @asynccontextmanager

@@ -27,6 +27,7 @@ from rapid.core.findings.base import Finding
 from rapid.engine import NotSwitched, Seen
 from rapidctl.engines import sglang
 from rapidctl.engines.base import Adapter, Kind, Place, Say
+from rapidctl.engines.claim import Claim
 from rapidctl.engines.http import CallFailed, Endpoint, Peer, opened
 from rapidctl.engines.meter import Meter
 from rapidctl.engines.workers import TYPES, Workers
@@ -77,6 +78,7 @@ class MovedAdapter:
         self._engine = engine
         self._role = place.role or Role.PREFILL
         self._configured = place.role
+        self.claim = Claim(place.instance, f"the engine at {self._workers.url}")
         self.meter: Meter | None = None
         if engine is not None and options.metrics:
             self.meter = Meter(place, engine, options.metrics, lambda: self._role, say)
@@ -87,6 +89,7 @@ class MovedAdapter:
     # ---- what `attach` asks for ----
 
     async def begin(self) -> Role:
+        self.claim.take()
         mine = [one for one in await self._workers.mine("begin") if not one.taken_out]
         listed = [one.role for one in mine if one.role in self.roles]
         role = listed[0] if listed else self._configured
@@ -174,6 +177,7 @@ async def open_adapter(place: Place, options: Options, say: Say) -> AsyncIterato
         try:
             yield moved
         finally:
+            moved.claim.close()
             if metering is not None:
                 metering.cancel()
 

@@ -211,6 +211,18 @@ async def test_a_redirect_is_not_followed(bench: Bench) -> None:
         assert "307 Temporary Redirect; write --engine-url as the address" in await failure(bench, engine_url=url)
 
 
+async def test_two_adapters_that_claim_one_engine(bench: Bench) -> None:
+    async with bench.adapter() as first:
+        await first.begin()
+        await first.begin()
+        assert await failure(bench) == (
+            f"p0: begin: another adapter on this host drives the engine at {bench.engine_url}; "
+            "stop that one, or name another engine"
+        )
+    async with bench.adapter() as later:
+        assert await later.begin() is PREFILL
+
+
 # ---- --check ----
 
 
