@@ -56,15 +56,19 @@ def parse(text: str, shape: type[Shape], *, path: Path, hook: Callable[[Any, Any
 
     `hook` makes the custom types that only this shape has. Raises ConfigInvalid.
     """
+    return convert(load(text, path=path), shape, path=path, hook=hook)
+
+
+def load(text: str, *, path: Path) -> dict[str, Any]:
+    """The text as TOML, not judged yet. Raises ConfigUnreadable."""
     try:
-        raw = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigUnreadable(str(path), str(error)) from error
     except ValueError:
         raise ConfigUnreadable(str(path), "holds a number of thousands of digits") from None
     except RecursionError:
         raise ConfigUnreadable(str(path), "has lists or tables nested too deeply") from None
-    return convert(raw, shape, path=path, hook=hook)
 
 
 def convert(

@@ -66,9 +66,12 @@ class Verb(click.Command):
 
 
 def options_of(ctx: click.Context, **override: Any) -> Options:
-    """The global options as given before or after the verb, as the environment says, or by default."""
+    """The global options as given before, in or after the verb, as the environment says, or by default."""
     given: dict[str, Any] = {}
-    for params in (ctx.find_root().params, ctx.params, override):
+    above: list[click.Context] = [ctx]
+    while above[0].parent is not None:
+        above.insert(0, above[0].parent)
+    for params in (*(each.params for each in above), override):
         given |= {f.name: value for f in fields(Options) if (value := params.get(f.name)) is not None}
     return Options(**given)
 

@@ -23,7 +23,7 @@ from rapidctl.engines.options import Wanted, made, parse_file, place_of, read_ki
 from rapidctl.engines.run import Sidecar, run
 
 SHAPE = """\
-nothing: it runs until Ctrl-C and logs on stderr, as JSON if that is no terminal
+nothing: it runs until Ctrl-C, and logs on stderr
 with --check, one object: ok findings
   ok        true when nothing is red
   findings  a list of: grade topic about what do"""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from rapid.core.cluster import NodeHealth, Phase
-from rapid.core.errors import RapidError
+from rapid.core.errors import ConfigInvalid, RapidError
 from rapid.core.findings.base import Finding, green, red, yellow
 from rapid.core.status import Status
 from rapidctl.client import Client
@@ -59,6 +59,8 @@ async def _controller(sidecar: Sidecar) -> list[Finding]:
     try:
         async with Client(sidecar.address, tls=sidecar.tls, timeout_s=SERVED_S) as client:
             status = await client.status()
+    except ConfigInvalid:
+        raise
     except RapidError as error:
         return [red("controller", str(error), "start it, or say --address")]
     return [green("controller", f"answers at {sidecar.address}"), *site_findings(sidecar.place, status)]

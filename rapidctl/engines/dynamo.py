@@ -349,12 +349,13 @@ KIND = Kind(
 environment. It is withdrawn, drained, built anew in the other role and published again, in one process; the frontend is
 asked whether it knows.""",
     examples="""
-  in Dynamo's environment (pip install --no-deps rapid-power):
-    DYN_SYSTEM_PORT=8081 python -m rapidctl.engines.dynamo_worker --control /run/rapid/d0.sock -- \\
-        --model-path /models/tiny --model-name tiny --disaggregation-mode decode
-
-  in RAPID's:
-    rapidctl attach dynamo --instance d0 --node h1 --gpu GPU-1b2c... --control /run/rapid/d0.sock \\
-        --frontend-url http://127.0.0.1:8000 --worker-url http://127.0.0.1:8081
+  # in Dynamo's environment (pip install --no-deps rapid-power)
+  DYN_SYSTEM_PORT=8081 python -m rapidctl.engines.dynamo_worker \\
+      --control /run/rapid/d0.sock -- --model-path /models/tiny \\
+      --model-name tiny --disaggregation-mode decode
+  # in RAPID's
+  rapidctl attach dynamo --instance d0 --node h1 --gpu GPU-1b2c... \\
+      --control /run/rapid/d0.sock --worker-url http://127.0.0.1:8081 \\
+      --frontend-url http://127.0.0.1:8000
 """,
 )

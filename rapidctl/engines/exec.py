@@ -297,5 +297,6 @@ KIND = Kind(
     "engine finishes what it has, and exits. Every command finds RAPID_ROLE and RAPID_INSTANCE in its environment; no "
     "shell is between: say sh -c '...' where one is needed, and exec in a script, so that SIGTERM reaches the engine.",
     examples="""rapidctl attach exec --instance e0 --node h1 --gpu GPU-1b2c --role prefill \\
-  --run 'python serve.py --role {role} --port 8000' --ready-url http://127.0.0.1:8000/health""",
+  --run 'python serve.py --role {role} --port 8000' \\
+  --ready-url http://127.0.0.1:8000/health""",
 )

@@ -31,14 +31,14 @@ T = TypeVar("T")
 class CallFailed(RapidError):
     """A call that did not bring what it was made for.
 
+    what    happened; todo: what to do about it (empty: that is not known)
     status  that the peer answered with; 0: there was no answer
     sent    the peer may have acted on it all the same
-    said    the peer's own words, shortened
     """
 
-    def __init__(self, text: str, *, status: int = 0, sent: bool = True, said: str = "") -> None:
-        super().__init__(text)
-        self.status, self.sent, self.said = status, sent, said
+    def __init__(self, what: str, todo: str = "", *, status: int = 0, sent: bool = True) -> None:
+        super().__init__(f"{what}; {todo}" if todo else what)
+        self.what, self.todo, self.status, self.sent = what, todo, status, sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class Answer:
             return msgspec.json.decode(self.body, type=shape)
         except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
             text = f"{self.call}: the answer is not what it should be: {error}; it says {shown(self.body)!r}"
-            raise CallFailed(f"{text}; is this the right URL?", status=self.status) from error
+            raise CallFailed(text, "is this the right URL?", status=self.status) from error
 
 
 class Peer:
@@ -150,11 +150,11 @@ class Peer:
             async with asyncio.timeout(within_s):
                 answer = await self._exchange(call, method, url, headers, body)
         except TimeoutError as error:
-            raise CallFailed(f"{call}: no answer within {within_s:g} s; is it stuck, or overloaded?") from error
+            raise CallFailed(f"{call}: no answer within {within_s:g} s", "is it stuck, or overloaded?") from error
         except aiohttp.ClientError as error:
             raise self._broken(call, error) from error
         except OSError as error:
-            raise CallFailed(f"{call}: {_system(error)}; see that it runs") from error
+            raise CallFailed(f"{call}: {_system(error)}", "see that it runs") from error
         if answer.status not in good:
             raise self._refused(answer, missing)
         return answer
@@ -183,7 +183,7 @@ class Peer:
                 if left < 0:
                     response.close()
                     text = f"{call}: answered more than {BODY_MAX_BYTES // 2**20} MiB, the most that is read"
-                    raise CallFailed(f"{text}; is this the right URL?", status=response.status)
+                    raise CallFailed(text, "is this the right URL?", status=response.status)
             return Answer(response.status, b"".join(parts), call)
 
     def _broken(self, call: str, error: aiohttp.ClientError) -> CallFailed:
@@ -194,17 +194,17 @@ class Peer:
             todo = f"name the PEM file of its authority with {option(f'{name}_ca')}"
             if "mismatch" in why.lower():
                 todo = f"have {option(f'{name}_url')} name the host that its certificate names"
-            return CallFailed(f"{call}: TLS: its certificate is not accepted: {shown(why)}; {todo}", sent=False)
+            return CallFailed(f"{call}: TLS: its certificate is not accepted: {shown(why)}", todo, sent=False)
         if isinstance(error, aiohttp.ClientConnectorSSLError):
             todo = f"if it serves plain HTTP, write {option(f'{name}_url')} with http://"
-            return CallFailed(f"{call}: TLS: {shown(str(error))}; {todo}", sent=False)
+            return CallFailed(f"{call}: TLS: {shown(str(error))}", todo, sent=False)
         if isinstance(error, aiohttp.ClientConnectorError):
             why = _system(error.os_error)
             todo = f"see that the {name} runs, and that {option(f'{name}_url')} is right"
-            return CallFailed(f"{call}: {why}; {todo}", sent=False)
+            return CallFailed(f"{call}: {why}", todo, sent=False)
         why = str(error) or type(error).__name__
         todo = f"see that the {name} runs, and that {option(f'{name}_url')} is right (http or https?)"
-        return CallFailed(f"{call}: {shown(why)}; {todo}")
+        return CallFailed(f"{call}: {shown(why)}", todo)
 
     def _refused(self, answer: Answer, missing: str) -> CallFailed:
         """There was an answer, but not a good one."""
@@ -223,7 +223,7 @@ class Peer:
             todo = f"look into the log of the {endpoint.name}"
         else:
             todo = f"see that {url} is right, and which version it is"
-        return CallFailed(f"{answer.call}: {words}; {todo}", status=status, sent=status >= 500, said=said)
+        return CallFailed(f"{answer.call}: {words}", todo, status=status, sent=status >= 500)
 
 
 @asynccontextmanager

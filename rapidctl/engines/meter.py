@@ -60,8 +60,9 @@ class Meter:
         try:
             said = await self._look("check")
         except (CallFailed, ScrapeFailed) as error:
+            what = error.what if isinstance(error, CallFailed) else str(error)
             todo = "start the engine with its metrics on; without them nobody knows its load"
-            return yellow("metrics", str(error), todo)
+            return yellow("metrics", what, todo)
         return green("metrics", f"{said.running_requests} requests run, {said.waiting_requests} wait")
 
     async def _look(self, step: str) -> Scraped:

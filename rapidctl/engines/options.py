@@ -77,13 +77,7 @@ def made(kind: Kind, given: Mapping[str, Any]) -> Struct:
 def read_kind(path: Path) -> tuple[str, str]:
     """The kind that a file is for, and its text. Raises ConfigInvalid."""
     text = parse.read(path)
-    # The rest of the file is judged when its kind is known.
-    import tomllib
-
-    try:
-        kind = tomllib.loads(text).get("kind")
-    except (tomllib.TOMLDecodeError, ValueError, RecursionError):
-        kind = ""  # which parse() says better
+    kind = parse.load(text, path=path).get("kind")  # the rest is judged when its kind is known
     if not isinstance(kind, str):
         raise ConfigInvalid("kind", "is missing: the kind of engine, as in `rapidctl attach KIND`")
     return kind, text

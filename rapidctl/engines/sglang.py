@@ -33,7 +33,8 @@ SWITCH_S = 1.0  # assumed: nothing is published; see docs/engines.md
 BOTH = (Role.PREFILL, Role.DECODE)
 EXAMPLES = """\
 rapidctl attach sglang --instance p0 --node h1 --gpu GPU-1b2c... \\
-    --engine-url http://127.0.0.1:30000 --router-url http://10.0.0.9:8000 --worker-url http://10.0.0.1:30000
+    --engine-url http://127.0.0.1:30000 --worker-url http://10.0.0.1:30000 \\
+    --router-url http://10.0.0.9:8000
 rapidctl attach sglang ... --check      # look first
 rapidctl attach --config /etc/rapid/attach-p0.toml
 
@@ -115,8 +116,10 @@ class SglangAdapter:
             if not info.switches:
                 todo = "start it with --enable-pd-role-switch; until then it stays in this role"
                 found.append(yellow("role", "it cannot change its role", todo))
+        except CallFailed as error:
+            found.append(red("engine", error.what, error.todo or "look into its log"))
         except RapidError as error:
-            found.append(red("engine", str(error), "see that it runs, and that --engine-url is right"))
+            found.append(red("engine", str(error), "start it as it says"))
         return [*found, *await pool_findings(self.workers, role), await self.meter.finding()]
 
     # ---- what rapid.engine asks for ----
@@ -143,6 +146,10 @@ class SglangAdapter:
                 f"{self._name}: open: the engine has role {live.value}, so it is not opened as {role.value}"
             )
         await self.workers.add("open", role, self._spec(role, info))
+        # The router asks a worker until it is well, and by then this may be another life of it, as it was launched.
+        if (live := self._told("open", await self._engine.info("open"))) is not role:
+            await self.workers.remove("open")
+            raise RapidError(f"{self._name}: open: meanwhile the engine was started anew, as {live.value}")
         self._role = role
 
     async def live_role(self) -> Role | None:
@@ -223,7 +230,7 @@ async def pool_findings(workers: Workers, role: Role | None) -> list[Finding]:
     try:
         everybody, mine = len(await workers.all("check")), await workers.mine("check")
     except CallFailed as error:
-        return [red("router", str(error), "see that it runs, and that --router-url is right")]
+        return [red("router", error.what, error.todo or "look into its log")]
     found = [green("router", f"answers at {router} and lists {everybody} workers")]
     listed = ", ".join(f"{one.worker_type}{'' if one.is_healthy else ' (not healthy)'}" for one in mine)
     if not mine:

@@ -35,10 +35,11 @@ from rapidctl.engines.workers import TYPES, Workers
 SWITCH_S = 0.02  # measured: 5 to 9 ms for a PUT to show (bench.engines)
 NO_SETTLE = {"health": {"drain_settle_secs": 0}}  # the drain is ours to watch
 EXAMPLES = """\
-rapidctl attach smg --instance p0 --node h1 --gpu GPU-1b2c... --engine sglang \\
+rapidctl attach smg --instance p0 --node h1 --gpu GPU-1b2c... \\
     --router-url http://10.0.0.9:8000 --engine-url http://10.0.0.1:30000
-rapidctl attach smg --instance v0 --node h2 --gpu GPU-9f8e... --engine any --metrics vllm \\
-    --router-url http://10.0.0.9:8000 --worker-url grpc://10.0.0.2:50051 --engine-url http://10.0.0.2:8000
+rapidctl attach smg --instance v0 --node h2 --gpu GPU-9f8e... --engine any \\
+    --router-url http://10.0.0.9:8000 --worker-url grpc://10.0.0.2:50051 \\
+    --engine-url http://10.0.0.2:8000 --metrics vllm
 rapidctl attach smg ... --check      # look first"""
 ABOUT = """Put a worker of smg under RAPID's care.
 

@@ -276,6 +276,8 @@ KIND = Kind(
     "change it, and its router as well, if one is named. Which of the two it is is asked.",
     examples="""\
 rapidctl attach vllm --instance v0 --node h1 --gpu GPU-1b2c --role prefill \\
-  --engine-url http://127.0.0.1:8000 --worker-url grpc://127.0.0.1:50051 --router-url http://127.0.0.1:30000
-rapidctl attach vllm --instance v0 --node h1 --gpu GPU-1b2c --engine-url http://127.0.0.1:8000""",
+  --engine-url http://127.0.0.1:8000 --worker-url grpc://127.0.0.1:50051 \\
+  --router-url http://127.0.0.1:30000
+rapidctl attach vllm --instance v0 --node h1 --gpu GPU-1b2c \\
+  --engine-url http://127.0.0.1:8000""",
 )

@@ -20,7 +20,7 @@ from tests.ctl.cluster import broken
 from tests.ctl.conftest import Ctl
 from tests.ctl.fake_controller import FakeController
 
-ELSEWHERE = ("demo", "sim", "sim-engine", "sim-gpus")  # have tests of their own
+ELSEWHERE = ("attach", "demo", "sim", "sim-engine", "sim-gpus")  # have tests of their own
 JSON_CALLS = [
     ("status",),
     ("watch", "--count", "1"),
@@ -30,6 +30,9 @@ JSON_CALLS = [
     ("doctor",),
     ("budget", "get"),
     ("budget", "set", "rack1", "2500W"),
+    ("budget", "schedule", "add", "s", "rack1", "2kW", "--days", "daily", "--from", "1:00", "--to", "2:00"),
+    ("budget", "schedule", "list"),
+    ("budget", "schedule", "remove", "night", "--yes"),
     ("role", "set", "d0", "mixed"),
     ("pause",),
     ("resume",),
@@ -45,13 +48,23 @@ def leaves() -> Iterator[tuple[tuple[str, ...], click.Command]]:
         for entry in entries:
             command = cli.get_command(context, entry.verb)
             assert command is not None
-            if isinstance(command, click.Group):
-                for name in command.list_commands(context):
-                    inner = command.get_command(context, name)
-                    assert inner is not None
-                    yield (entry.verb, name), inner
-            else:
-                yield (entry.verb,), command
+            yield from leaves_of((entry.verb,), command)
+
+
+def leaves_of(words: tuple[str, ...], command: click.Command) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    if not isinstance(command, click.Group):
+        yield words, command
+        return
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        inner = command.get_command(context, name)
+        assert inner is not None
+        yield from leaves_of((*words, name), inner)
+
+
+def leaf_of(words: tuple[str, ...]) -> tuple[str, ...]:
+    """The verb that a command line begins with."""
+    return next(words[:count] for count in (3, 2, 1) if words[:count] in LEAVES)
 
 
 LEAVES = dict(leaves())
@@ -93,7 +106,7 @@ def test_json_of_every_verb_parses_and_every_key_is_in_its_help(
 ) -> None:
     controller.status = broken()
     (document,) = [json.loads(row) for row in ctl(*words, "--json").stdout.splitlines()]
-    name = words[:2] if words[:2] in LEAVES else words[:1]
+    name = leaf_of(words)
     command, status, why = LEAVES[name], LEAVES["status",], LEAVES["why",]
     assert isinstance(command, Verb)
     assert isinstance(status, Verb)
@@ -102,7 +115,7 @@ def test_json_of_every_verb_parses_and_every_key_is_in_its_help(
     if "rapidctl status --json" in command.shape:
         documented |= set(re.findall(r"\w+", status.shape + why.shape))
     assert set(keys(document)) - documented == set()
-    assert {words[:2] if words[:2] in LEAVES else words[:1] for words in JSON_CALLS} == set(OURS)
+    assert {leaf_of(words) for words in JSON_CALLS} == set(OURS)
 
 
 def keys(value: Any) -> Iterator[str]:
