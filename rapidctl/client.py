@@ -14,6 +14,7 @@ from grpc import aio
 
 from rapid.core.cluster import Decision, Role
 from rapid.core.errors import RapidError, Unreachable
+from rapid.core.facility.nouns import Schedule, ScheduleStatus
 from rapid.core.status import Status
 from rapid.rpc import open_channel
 from rapid.tls import TlsConfig, check_dial
@@ -22,6 +23,7 @@ from rapid.v1.controller_pb2_grpc import ControllerServiceStub
 from rapid.wire.common import encode_role
 from rapid.wire.errors import error_of
 from rapid.wire.operator import decode_decisions, decode_plan
+from rapid.wire.schedule import decode_schedules, encode_schedule
 from rapid.wire.status import Look, decode_look, decode_status
 
 Response = TypeVar("Response")
@@ -109,6 +111,21 @@ class Client:
     async def plan(self) -> Decision:
         """What the policy would decide now, without doing it."""
         return decode_plan(await self._answer(self._stub.Plan(v1.PlanRequest(), timeout=self._timeout_s)))
+
+    async def add_schedule(self, schedule: Schedule) -> str:
+        """Add windows in which a domain's budget is another; what the controller says about it."""
+        request = v1.AddScheduleRequest(schedule=encode_schedule(schedule))
+        return (await self._done(self._stub.AddSchedule(request, timeout=self._timeout_s))).text
+
+    async def remove_schedule(self, name: str, *, by: str) -> str:
+        """Take a schedule away."""
+        request = v1.RemoveScheduleRequest(name=name, by=by)
+        return (await self._done(self._stub.RemoveSchedule(request, timeout=self._timeout_s))).text
+
+    async def schedules(self) -> tuple[ScheduleStatus, ...]:
+        """Every schedule, with its present or next window."""
+        request = v1.ListSchedulesRequest()
+        return decode_schedules(await self._answer(self._stub.ListSchedules(request, timeout=self._timeout_s)))
 
     @property
     def _who(self) -> str:

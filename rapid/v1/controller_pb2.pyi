@@ -146,6 +146,76 @@ class PlanResponse(_message.Message):
     plan: Decision
     def __init__(self, plan: _Optional[_Union[Decision, _Mapping]] = ...) -> None: ...
 
+class Schedule(_message.Message):
+    __slots__ = ("name", "domain", "budget_mw", "days", "start_s", "duration_s", "ramp_s", "ramp_back_s", "by")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DOMAIN_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_MW_FIELD_NUMBER: _ClassVar[int]
+    DAYS_FIELD_NUMBER: _ClassVar[int]
+    START_S_FIELD_NUMBER: _ClassVar[int]
+    DURATION_S_FIELD_NUMBER: _ClassVar[int]
+    RAMP_S_FIELD_NUMBER: _ClassVar[int]
+    RAMP_BACK_S_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    domain: str
+    budget_mw: int
+    days: _containers.RepeatedScalarFieldContainer[int]
+    start_s: float
+    duration_s: float
+    ramp_s: float
+    ramp_back_s: float
+    by: str
+    def __init__(self, name: _Optional[str] = ..., domain: _Optional[str] = ..., budget_mw: _Optional[int] = ..., days: _Optional[_Iterable[int]] = ..., start_s: _Optional[float] = ..., duration_s: _Optional[float] = ..., ramp_s: _Optional[float] = ..., ramp_back_s: _Optional[float] = ..., by: _Optional[str] = ...) -> None: ...
+
+class ScheduleStatus(_message.Message):
+    __slots__ = ("schedule", "starts_wall_s", "ends_wall_s", "active")
+    SCHEDULE_FIELD_NUMBER: _ClassVar[int]
+    STARTS_WALL_S_FIELD_NUMBER: _ClassVar[int]
+    ENDS_WALL_S_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    schedule: Schedule
+    starts_wall_s: float
+    ends_wall_s: float
+    active: bool
+    def __init__(self, schedule: _Optional[_Union[Schedule, _Mapping]] = ..., starts_wall_s: _Optional[float] = ..., ends_wall_s: _Optional[float] = ..., active: _Optional[bool] = ...) -> None: ...
+
+class AddScheduleRequest(_message.Message):
+    __slots__ = ("schedule",)
+    SCHEDULE_FIELD_NUMBER: _ClassVar[int]
+    schedule: Schedule
+    def __init__(self, schedule: _Optional[_Union[Schedule, _Mapping]] = ...) -> None: ...
+
+class AddScheduleResponse(_message.Message):
+    __slots__ = ("text",)
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    def __init__(self, text: _Optional[str] = ...) -> None: ...
+
+class RemoveScheduleRequest(_message.Message):
+    __slots__ = ("name", "by")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    by: str
+    def __init__(self, name: _Optional[str] = ..., by: _Optional[str] = ...) -> None: ...
+
+class RemoveScheduleResponse(_message.Message):
+    __slots__ = ("text",)
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    def __init__(self, text: _Optional[str] = ...) -> None: ...
+
+class ListSchedulesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListSchedulesResponse(_message.Message):
+    __slots__ = ("schedules",)
+    SCHEDULES_FIELD_NUMBER: _ClassVar[int]
+    schedules: _containers.RepeatedCompositeFieldContainer[ScheduleStatus]
+    def __init__(self, schedules: _Optional[_Iterable[_Union[ScheduleStatus, _Mapping]]] = ...) -> None: ...
+
 class Decision(_message.Message):
     __slots__ = ("id", "at_s", "wall_s", "by", "reason", "inputs", "changes", "predicted", "held", "horizon_s", "candidates", "measured")
     ID_FIELD_NUMBER: _ClassVar[int]
@@ -239,7 +309,7 @@ class Status(_message.Message):
     def __init__(self, at_s: _Optional[float] = ..., wall_s: _Optional[float] = ..., epoch: _Optional[int] = ..., controller_id: _Optional[str] = ..., policy: _Optional[str] = ..., paused: _Optional[bool] = ..., domains: _Optional[_Iterable[_Union[DomainStatus, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., instances: _Optional[_Iterable[_Union[InstanceStatus, _Mapping]]] = ..., slo: _Optional[_Union[SloStatus, _Mapping]] = ..., role_moves: _Optional[int] = ..., watts_moved_mw: _Optional[int] = ..., last_decision: _Optional[_Union[Decision, _Mapping]] = ..., scored: _Optional[int] = ..., prediction_error: _Optional[float] = ...) -> None: ...
 
 class DomainStatus(_message.Message):
-    __slots__ = ("domain", "parent", "budget_mw", "reserved_mw", "held_mw", "draw_mw", "over_budget", "advice")
+    __slots__ = ("domain", "parent", "budget_mw", "reserved_mw", "held_mw", "draw_mw", "over_budget", "advice", "standing_mw", "held_by")
     DOMAIN_FIELD_NUMBER: _ClassVar[int]
     PARENT_FIELD_NUMBER: _ClassVar[int]
     BUDGET_MW_FIELD_NUMBER: _ClassVar[int]
@@ -248,6 +318,8 @@ class DomainStatus(_message.Message):
     DRAW_MW_FIELD_NUMBER: _ClassVar[int]
     OVER_BUDGET_FIELD_NUMBER: _ClassVar[int]
     ADVICE_FIELD_NUMBER: _ClassVar[int]
+    STANDING_MW_FIELD_NUMBER: _ClassVar[int]
+    HELD_BY_FIELD_NUMBER: _ClassVar[int]
     domain: str
     parent: str
     budget_mw: int
@@ -256,7 +328,9 @@ class DomainStatus(_message.Message):
     draw_mw: int
     over_budget: bool
     advice: str
-    def __init__(self, domain: _Optional[str] = ..., parent: _Optional[str] = ..., budget_mw: _Optional[int] = ..., reserved_mw: _Optional[int] = ..., held_mw: _Optional[int] = ..., draw_mw: _Optional[int] = ..., over_budget: _Optional[bool] = ..., advice: _Optional[str] = ...) -> None: ...
+    standing_mw: int
+    held_by: str
+    def __init__(self, domain: _Optional[str] = ..., parent: _Optional[str] = ..., budget_mw: _Optional[int] = ..., reserved_mw: _Optional[int] = ..., held_mw: _Optional[int] = ..., draw_mw: _Optional[int] = ..., over_budget: _Optional[bool] = ..., advice: _Optional[str] = ..., standing_mw: _Optional[int] = ..., held_by: _Optional[str] = ...) -> None: ...
 
 class NodeStatus(_message.Message):
     __slots__ = ("node", "domain", "health", "age_s", "problem", "gpus", "watch")

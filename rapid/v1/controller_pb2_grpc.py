@@ -81,6 +81,21 @@ class ControllerServiceStub:
                 request_serializer=rapid_dot_v1_dot_controller__pb2.PlanRequest.SerializeToString,
                 response_deserializer=rapid_dot_v1_dot_controller__pb2.PlanResponse.FromString,
                 _registered_method=True)
+        self.AddSchedule = channel.unary_unary(
+                '/rapid.v1.ControllerService/AddSchedule',
+                request_serializer=rapid_dot_v1_dot_controller__pb2.AddScheduleRequest.SerializeToString,
+                response_deserializer=rapid_dot_v1_dot_controller__pb2.AddScheduleResponse.FromString,
+                _registered_method=True)
+        self.RemoveSchedule = channel.unary_unary(
+                '/rapid.v1.ControllerService/RemoveSchedule',
+                request_serializer=rapid_dot_v1_dot_controller__pb2.RemoveScheduleRequest.SerializeToString,
+                response_deserializer=rapid_dot_v1_dot_controller__pb2.RemoveScheduleResponse.FromString,
+                _registered_method=True)
+        self.ListSchedules = channel.unary_unary(
+                '/rapid.v1.ControllerService/ListSchedules',
+                request_serializer=rapid_dot_v1_dot_controller__pb2.ListSchedulesRequest.SerializeToString,
+                response_deserializer=rapid_dot_v1_dot_controller__pb2.ListSchedulesResponse.FromString,
+                _registered_method=True)
 
 
 class ControllerServiceServicer:
@@ -185,6 +200,39 @@ class ControllerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AddSchedule(self, request, context):
+        """Add a schedule: windows in which a domain's budget is another. Idempotent: the same once more is fine.
+
+        | code                | when                                                  | what the caller does next       |
+        | NOT_FOUND           | no such domain                                        | GetStatus lists them            |
+        | FAILED_PRECONDITION | another of that name, above the ceiling, too many, a  | remove it first, or fix what    |
+        |                     | window that is over, or that makes no sense           | the message names               |
+        | INVALID_ARGUMENT    | a field outside its bounds                            | fix the call                    |
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveSchedule(self, request, context):
+        """Take a schedule away. A window that is under way ends now.
+
+        | code      | when             | what the caller does next |
+        | NOT_FOUND | no such schedule | ListSchedules lists them  |
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSchedules(self, request, context):
+        """Every schedule, with its present or next window.
+
+        | code        | when                           | what the caller does next |
+        | UNAVAILABLE | the controller starts or stops | retry after a second      |
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControllerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -232,6 +280,21 @@ def add_ControllerServiceServicer_to_server(servicer, server):
                     servicer.Plan,
                     request_deserializer=rapid_dot_v1_dot_controller__pb2.PlanRequest.FromString,
                     response_serializer=rapid_dot_v1_dot_controller__pb2.PlanResponse.SerializeToString,
+            ),
+            'AddSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddSchedule,
+                    request_deserializer=rapid_dot_v1_dot_controller__pb2.AddScheduleRequest.FromString,
+                    response_serializer=rapid_dot_v1_dot_controller__pb2.AddScheduleResponse.SerializeToString,
+            ),
+            'RemoveSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveSchedule,
+                    request_deserializer=rapid_dot_v1_dot_controller__pb2.RemoveScheduleRequest.FromString,
+                    response_serializer=rapid_dot_v1_dot_controller__pb2.RemoveScheduleResponse.SerializeToString,
+            ),
+            'ListSchedules': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSchedules,
+                    request_deserializer=rapid_dot_v1_dot_controller__pb2.ListSchedulesRequest.FromString,
+                    response_serializer=rapid_dot_v1_dot_controller__pb2.ListSchedulesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -479,6 +542,87 @@ class ControllerService:
             '/rapid.v1.ControllerService/Plan',
             rapid_dot_v1_dot_controller__pb2.PlanRequest.SerializeToString,
             rapid_dot_v1_dot_controller__pb2.PlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rapid.v1.ControllerService/AddSchedule',
+            rapid_dot_v1_dot_controller__pb2.AddScheduleRequest.SerializeToString,
+            rapid_dot_v1_dot_controller__pb2.AddScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rapid.v1.ControllerService/RemoveSchedule',
+            rapid_dot_v1_dot_controller__pb2.RemoveScheduleRequest.SerializeToString,
+            rapid_dot_v1_dot_controller__pb2.RemoveScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSchedules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rapid.v1.ControllerService/ListSchedules',
+            rapid_dot_v1_dot_controller__pb2.ListSchedulesRequest.SerializeToString,
+            rapid_dot_v1_dot_controller__pb2.ListSchedulesResponse.FromString,
             options,
             channel_credentials,
             insecure,

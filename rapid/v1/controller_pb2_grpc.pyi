@@ -96,6 +96,27 @@ class ControllerServiceStub:
     | code        | when                           | what the caller does next |
     | UNAVAILABLE | the controller starts or stops | retry after a second      |
     """
+    AddSchedule: _grpc.UnaryUnaryMultiCallable[_controller_pb2.AddScheduleRequest, _controller_pb2.AddScheduleResponse]
+    """Add a schedule: windows in which a domain's budget is another. Idempotent: the same once more is fine.
+
+    | code                | when                                                  | what the caller does next       |
+    | NOT_FOUND           | no such domain                                        | GetStatus lists them            |
+    | FAILED_PRECONDITION | another of that name, above the ceiling, too many, a  | remove it first, or fix what    |
+    |                     | window that is over, or that makes no sense           | the message names               |
+    | INVALID_ARGUMENT    | a field outside its bounds                            | fix the call                    |
+    """
+    RemoveSchedule: _grpc.UnaryUnaryMultiCallable[_controller_pb2.RemoveScheduleRequest, _controller_pb2.RemoveScheduleResponse]
+    """Take a schedule away. A window that is under way ends now.
+
+    | code      | when             | what the caller does next |
+    | NOT_FOUND | no such schedule | ListSchedules lists them  |
+    """
+    ListSchedules: _grpc.UnaryUnaryMultiCallable[_controller_pb2.ListSchedulesRequest, _controller_pb2.ListSchedulesResponse]
+    """Every schedule, with its present or next window.
+
+    | code        | when                           | what the caller does next |
+    | UNAVAILABLE | the controller starts or stops | retry after a second      |
+    """
 
 @_typing.type_check_only
 class ControllerServiceAsyncStub(ControllerServiceStub):
@@ -161,6 +182,27 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     """
     Plan: _aio.UnaryUnaryMultiCallable[_controller_pb2.PlanRequest, _controller_pb2.PlanResponse]  # type: ignore[assignment]
     """What the policy would decide now. Nothing is done, and it is asked also while it is paused.
+
+    | code        | when                           | what the caller does next |
+    | UNAVAILABLE | the controller starts or stops | retry after a second      |
+    """
+    AddSchedule: _aio.UnaryUnaryMultiCallable[_controller_pb2.AddScheduleRequest, _controller_pb2.AddScheduleResponse]  # type: ignore[assignment]
+    """Add a schedule: windows in which a domain's budget is another. Idempotent: the same once more is fine.
+
+    | code                | when                                                  | what the caller does next       |
+    | NOT_FOUND           | no such domain                                        | GetStatus lists them            |
+    | FAILED_PRECONDITION | another of that name, above the ceiling, too many, a  | remove it first, or fix what    |
+    |                     | window that is over, or that makes no sense           | the message names               |
+    | INVALID_ARGUMENT    | a field outside its bounds                            | fix the call                    |
+    """
+    RemoveSchedule: _aio.UnaryUnaryMultiCallable[_controller_pb2.RemoveScheduleRequest, _controller_pb2.RemoveScheduleResponse]  # type: ignore[assignment]
+    """Take a schedule away. A window that is under way ends now.
+
+    | code      | when             | what the caller does next |
+    | NOT_FOUND | no such schedule | ListSchedules lists them  |
+    """
+    ListSchedules: _aio.UnaryUnaryMultiCallable[_controller_pb2.ListSchedulesRequest, _controller_pb2.ListSchedulesResponse]  # type: ignore[assignment]
+    """Every schedule, with its present or next window.
 
     | code        | when                           | what the caller does next |
     | UNAVAILABLE | the controller starts or stops | retry after a second      |
@@ -281,6 +323,45 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_controller_pb2.PlanResponse, _abc.Awaitable[_controller_pb2.PlanResponse]]:
         """What the policy would decide now. Nothing is done, and it is asked also while it is paused.
+
+        | code        | when                           | what the caller does next |
+        | UNAVAILABLE | the controller starts or stops | retry after a second      |
+        """
+
+    @_abc_1.abstractmethod
+    def AddSchedule(
+        self,
+        request: _controller_pb2.AddScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.AddScheduleResponse, _abc.Awaitable[_controller_pb2.AddScheduleResponse]]:
+        """Add a schedule: windows in which a domain's budget is another. Idempotent: the same once more is fine.
+
+        | code                | when                                                  | what the caller does next       |
+        | NOT_FOUND           | no such domain                                        | GetStatus lists them            |
+        | FAILED_PRECONDITION | another of that name, above the ceiling, too many, a  | remove it first, or fix what    |
+        |                     | window that is over, or that makes no sense           | the message names               |
+        | INVALID_ARGUMENT    | a field outside its bounds                            | fix the call                    |
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveSchedule(
+        self,
+        request: _controller_pb2.RemoveScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.RemoveScheduleResponse, _abc.Awaitable[_controller_pb2.RemoveScheduleResponse]]:
+        """Take a schedule away. A window that is under way ends now.
+
+        | code      | when             | what the caller does next |
+        | NOT_FOUND | no such schedule | ListSchedules lists them  |
+        """
+
+    @_abc_1.abstractmethod
+    def ListSchedules(
+        self,
+        request: _controller_pb2.ListSchedulesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.ListSchedulesResponse, _abc.Awaitable[_controller_pb2.ListSchedulesResponse]]:
+        """Every schedule, with its present or next window.
 
         | code        | when                           | what the caller does next |
         | UNAVAILABLE | the controller starts or stops | retry after a second      |

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rapid.core.cluster import NodeHealth, SloTargets
+from rapid.core.facility.nouns import DomainTruth
 from rapid.core.status import DomainStatus, GpuStatus, InstanceStatus, NodeStatus, SloStatus, Status
 from rapid.v1 import controller_pb2
 from rapid.wire import fields
@@ -65,6 +66,8 @@ def _domain_message(domain: DomainStatus) -> controller_pb2.DomainStatus:
         draw_mw=domain.draw_mw,
         over_budget=domain.over_budget,
         advice=fields.line(domain.advice),
+        standing_mw=domain.truth.standing_mw,
+        held_by=fields.line(domain.truth.held_by),
     )
 
 
@@ -176,7 +179,7 @@ def _domain(message: controller_pb2.DomainStatus) -> DomainStatus:
     return DomainStatus(
         domain=fields.name(message.domain, "domain"),
         parent=fields.name_or_empty(message.parent, "parent"),
-        budget_mw=fields.power(message.budget_mw, "budget_mw", 1, fields.POWER_MAX_MW),
+        budget_mw=fields.power(message.budget_mw, "budget_mw", 0, fields.POWER_MAX_MW),
         reserved_mw=fields.power(message.reserved_mw, "reserved_mw", 0, fields.POWER_MAX_MW),
         held_mw=fields.power(message.held_mw, "held_mw", 0, fields.POWER_MAX_MW),
         draw_mw=(
@@ -184,6 +187,10 @@ def _domain(message: controller_pb2.DomainStatus) -> DomainStatus:
         ),
         over_budget=message.over_budget,
         advice=fields.text(message.advice, "advice"),
+        truth=DomainTruth(
+            standing_mw=fields.power(message.standing_mw, "standing_mw", 0, fields.POWER_MAX_MW),
+            held_by=fields.text(message.held_by, "held_by"),
+        ),
     )
 
 

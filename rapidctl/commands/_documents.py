@@ -34,7 +34,8 @@ one object: ok troubles at_s wall_s epoch controller_id policy paused
             scored prediction_error
   ok         true when nothing is red; troubles lists what is, in words
   domains    a list of: domain parent budget_w reserved_w held_w free_w draw_w
-             over_budget advice
+             over_budget advice standing_w held_by
+    held_by  the order that makes the budget what it is; standing_w without it
   nodes      a list of: node domain health age_s problem watch gpus
     health   "never heard", "reporting", "silent" or "released"
     watch    since rapidd started: watched_s, and of them over_s (over the
@@ -94,6 +95,8 @@ def domain_document(domain: DomainStatus) -> Document:
         "draw_w": _watts(domain.draw_mw),
         "over_budget": domain.over_budget,
         "advice": domain.advice,
+        "standing_w": domain.truth.standing_mw / 1000 or None,
+        "held_by": domain.truth.held_by or None,
     }
 
 

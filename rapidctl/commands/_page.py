@@ -68,6 +68,8 @@ def domain_table(domains: Iterable[DomainStatus]) -> Table:
         free_mw = domain.budget_mw - domain.reserved_mw - domain.held_mw
         tone = Tone.BAD if domain.over_budget else Tone.PLAIN
         state = "over budget" + (f": {domain.advice}" if domain.advice else "") if domain.over_budget else "ok"
+        if held_by := domain.truth.held_by:
+            state += f"; by order of {held_by}, {watts(domain.truth.standing_mw)} without"
         rows.append(
             (
                 Cell("  " * depths[domain.domain] + domain.domain, Tone.STRONG),

@@ -1,4 +1,4 @@
-"""`rapidctl budget get|set`: the power budget of a domain."""
+"""`rapidctl budget get|set|schedule`: the power budget of a domain."""
 
 import click
 
@@ -10,6 +10,7 @@ from rapidctl.commands._names import completer, domains
 from rapidctl.commands._page import domain_table
 from rapidctl.commands._units import Watts
 from rapidctl.commands._verb import Options, Verb, call, confirm, operator
+from rapidctl.commands.budget_schedule import schedule
 
 GET_EXAMPLES = """\
 rapidctl budget get
@@ -17,7 +18,9 @@ rapidctl budget get rack1
 rapidctl budget get rack1 --json | jq '.domains[0].budget_w'"""
 GET_SHAPE = """\
 one object: domains, a list of:
-  domain parent budget_w reserved_w held_w free_w draw_w over_budget advice"""
+  domain parent budget_w reserved_w held_w free_w draw_w over_budget advice
+  standing_w held_by
+    held_by  the order that makes the budget what it is; standing_w without it"""
 SET_EXAMPLES = """\
 rapidctl budget set rack1 4800W
 rapidctl budget set rack1 4.8kW --yes   # for scripts: raise without asking
@@ -27,7 +30,10 @@ SET_SHAPE = "one object: domain budget_w before_w forced text"
 
 @click.group()
 def command() -> None:
-    """Show or set the power budget of a domain."""
+    """Show or set the power budget of a domain, or schedule another."""
+
+
+command.add_command(schedule)
 
 
 @command.command(

@@ -11,7 +11,7 @@ from rapid.clock import SystemClock
 from rapid.core.cluster import Decision
 from rapid.core.commands import Answer, Command
 from rapid.core.errors import Unreachable
-from rapid.core.events import BudgetAsked, PauseAsked, ReleaseAsked, RoleAsked
+from rapid.core.events import BudgetAsked, PauseAsked, ReleaseAsked, RoleAsked, ScheduleAsked
 from rapid.core.status import Status
 from rapid.rpc import Context, answering
 from rapid.v1 import controller_pb2 as v1
@@ -27,13 +27,14 @@ from rapid.wire.operator import (
     encode_decisions,
     encode_plan,
 )
+from rapid.wire.schedule import decode_add_schedule, decode_remove_schedule, encode_schedules
 from rapid.wire.status import encode_status
 from rapidctl.controller.inbox import Inbox
 
 WALL_S = SystemClock().wall_s
 ANSWER_S = 5.0  # how long an operator waits for an answer; it is there after one commit to the journal
 
-Asked = BudgetAsked | RoleAsked | PauseAsked | ReleaseAsked
+Asked = BudgetAsked | RoleAsked | PauseAsked | ReleaseAsked | ScheduleAsked
 
 
 class Sight(Protocol):
@@ -102,6 +103,19 @@ class ControllerService(controller_pb2_grpc.ControllerServiceServicer):
 
     async def Plan(self, request: v1.PlanRequest, context: Context) -> v1.PlanResponse:
         return encode_plan(self._sight.plan())
+
+    async def AddSchedule(self, request: v1.AddScheduleRequest, context: Context) -> v1.AddScheduleResponse:
+        async with answering(context):
+            asked = decode_add_schedule(request, at_s=0.0, request=_new_id())
+            return v1.AddScheduleResponse(text=await self._ask(asked))
+
+    async def RemoveSchedule(self, request: v1.RemoveScheduleRequest, context: Context) -> v1.RemoveScheduleResponse:
+        async with answering(context):
+            asked = decode_remove_schedule(request, at_s=0.0, request=_new_id())
+            return v1.RemoveScheduleResponse(text=await self._ask(asked))
+
+    async def ListSchedules(self, request: v1.ListSchedulesRequest, context: Context) -> v1.ListSchedulesResponse:
+        return encode_schedules(self._sight.status().schedules)
 
     # ---- helpers ----
 

@@ -11,6 +11,7 @@ import grpc
 from rapid import __version__
 from rapid.core.cluster import Decision, NodeHealth
 from rapid.core.errors import BudgetRefused, NotFound, RapidError, RoleRefused, watts
+from rapid.core.facility.nouns import Schedule, ScheduleStatus
 from rapid.core.status import DomainStatus, Status
 from rapid.v1 import controller_pb2 as v1
 from rapid.v1 import controller_pb2_grpc
@@ -23,6 +24,7 @@ from rapid.wire.operator import (
     encode_decisions,
     encode_plan,
 )
+from rapid.wire.schedule import decode_add_schedule, decode_remove_schedule, encode_schedules
 from rapid.wire.status import encode_status
 from tests.ctl.cluster import MOVE, NOON_S, OLDER, picture
 
@@ -40,6 +42,12 @@ class FakeController(controller_pb2_grpc.ControllerServiceServicer):
         self.status: Status = picture()
         self.version, self.wall_s = __version__, NOON_S
         self.decisions: tuple[Decision, ...] = (MOVE, OLDER)
+        night = Schedule("night", "rack1", 2_000_000, (0, 1, 2, 3, 4), 79_200.0, 28_800.0, 60.0, 0.0, "ann@ops")
+        once = Schedule("dr-42", "rack1", 1_500_000, (), NOON_S + 3600.0, 600.0, by="bob@ops")
+        self.schedules: tuple[ScheduleStatus, ...] = (
+            ScheduleStatus(night, NOON_S + 36_000, NOON_S + 64_800, False),
+            ScheduleStatus(once, NOON_S + 3600.0, NOON_S + 4200.0, False),
+        )
         self.asked: list[tuple[object, ...]] = []
         self.by: list[str] = []
         self.last: set[str] = set()
@@ -104,6 +112,26 @@ class FakeController(controller_pb2_grpc.ControllerServiceServicer):
         domains = (replace(d, budget_mw=asked.budget_mw) if d is domain else d for d in self.status.domains)
         self.status = replace(self.status, domains=tuple(domains))
         return v1.SetBudgetResponse(text=f"budget of {asked.domain} is {watts(asked.budget_mw)}")
+
+    def AddSchedule(self, request: v1.AddScheduleRequest, context: Context) -> v1.AddScheduleResponse:
+        asked = decode_add_schedule(request, at_s=0.0, request="r").schedule
+        assert asked is not None
+        self._find_domain(asked.domain, context)
+        self._took(asked.by, "schedule", replace(asked, by=""))
+        self.schedules = (*self.schedules, ScheduleStatus(asked, NOON_S, NOON_S + 60, False))
+        return v1.AddScheduleResponse(text=f"schedule {asked.name}: domain {asked.domain} at {watts(asked.budget_mw)}")
+
+    def RemoveSchedule(self, request: v1.RemoveScheduleRequest, context: Context) -> v1.RemoveScheduleResponse:
+        asked = decode_remove_schedule(request, at_s=0.0, request="r")
+        known = tuple(it.schedule.name for it in self.schedules)
+        if asked.name not in known:
+            _refuse(context, None, NotFound("schedule", asked.name, known))
+        self._took(asked.by, "remove schedule", asked.name)
+        self.schedules = tuple(it for it in self.schedules if it.schedule.name != asked.name)
+        return v1.RemoveScheduleResponse(text=f"schedule {asked.name} is removed")
+
+    def ListSchedules(self, request: v1.ListSchedulesRequest, context: Context) -> v1.ListSchedulesResponse:
+        return encode_schedules(self.schedules)
 
     def SetRole(self, request: v1.SetRoleRequest, context: Context) -> v1.SetRoleResponse:
         asked = decode_set_role(request, at_s=0.0, request="r")

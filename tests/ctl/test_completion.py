@@ -30,8 +30,9 @@ def test_bash_can_read_its_script(ctl: Ctl) -> None:
     [
         ("rapidctl st", {"status"}),
         ("rapidctl role set p0 ", {"prefill", "decode", "mixed", "parked", "auto"}),
-        ("rapidctl budget ", {"get", "set"}),
+        ("rapidctl budget ", {"get", "set", "schedule"}),
         ("rapidctl status --tls-c", {"--tls-ca", "--tls-cert"}),
+        ("rapidctl budget schedule ", {"add", "list", "remove"}),
         ("rapidctl d", {"decisions", "demo", "doctor"}),
     ],
 )

@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rapid.core.commands import Announce
 from rapid.core.facility.nouns import Schedule, Why
 from rapid.core.facility.windows import DAY_S, window
 from rapid.core.settings import FacilitySettings
+from rapid.wire.operator import decode_decisions, encode_decisions
 from tests.facility.town import FACILITY, WALL_S, settled
 
 MONDAY_S = 1_750_032_000.0  # 16 June 2025, 0:00 UTC
@@ -130,6 +132,17 @@ def test_a_weekly_schedule_comes_again() -> None:
             host.now = max(host.now, town.now)
     town.run(15.0)
     assert town.budget_w == 1_500
+
+
+def test_what_is_decided_about_schedules_can_be_shown() -> None:
+    """Nothing in a decision is left empty: the wire would not take it."""
+    town = settled()
+    town.add_schedule(once(town.wall_s, 5.0, 10.0, name="a"))
+    town.add_schedule(once(town.wall_s, 0.0, 1_000.0))
+    town.run(20.0)
+    town.remove_schedule("s")
+    made = [it.decision for commands in town.commands for it in commands if isinstance(it, Announce)]
+    assert decode_decisions(encode_decisions(tuple(made))) == tuple(made)
 
 
 def test_removing_a_schedule_ends_its_window() -> None:

@@ -7,9 +7,10 @@ from google.protobuf.message import Message
 
 from rapid.core import cluster, commands, status
 from rapid.core.cluster import EngineHello, GpuHealth, Histogram, Mark, NodeHealth, Phase, PhaseLoad, Role
+from rapid.core.facility.nouns import DomainTruth, Schedule, ScheduleStatus
 from rapid.core.watched import GpuWatch, Mover, NodeWatch
 from rapid.v1 import controller_pb2
-from rapid.wire import common, engine, node, operator
+from rapid.wire import common, engine, node, operator, schedule
 from rapid.wire.status import decode_look, decode_status, encode_status
 
 MARK = Mark(3, 7)
@@ -121,6 +122,9 @@ DECISION = cluster.Decision(
     candidates=(cluster.Candidate("5P3D", 0.97, True), cluster.Candidate("4P4D", 0.8)),
     measured=0.95,
 )
+SCHEDULE = ScheduleStatus(
+    Schedule("night", "row", 3_000_000, (0, 4), 64_800.0, 3_600.0, 60.0, 90.0, "ann"), 1.7e9, 1.7e9 + 3600, True
+)
 STATUS = status.Status(
     at_s=12.5,
     wall_s=1.7e9,
@@ -128,7 +132,12 @@ STATUS = status.Status(
     controller_id="c1",
     policy="rapid",
     paused=True,
-    domains=(status.DomainStatus("row", "site", 4_800_000, 100_000, 4_600_000, 4_000_000, True, "lower a floor"),),
+    domains=(
+        status.DomainStatus(
+            *("row", "site", 4_800_000, 100_000, 4_600_000, 4_000_000, True, "lower a floor"),
+            truth=DomainTruth(standing_mw=5_000_000, held_by="bms: c1"),
+        ),
+    ),
     nodes=(
         status.NodeStatus(
             node="h1",
@@ -199,6 +208,7 @@ EXAMPLES: dict[str, tuple[Any, Any]] = {
     "order": (engine.encode_order(ORDER), _told),
     "cancel": (engine.encode_cancel(commands.CancelRole("i1", "e1", MARK)), _told),
     "decisions": (operator.encode_decisions((DECISION,)), operator.decode_decisions),
+    "schedules": (schedule.encode_schedules((SCHEDULE,)), schedule.decode_schedules),
     "plan": (operator.encode_plan(DECISION), operator.decode_plan),
     "status": (controller_pb2.GetStatusResponse(status=encode_status(STATUS)), decode_status),
     "look": (

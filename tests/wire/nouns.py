@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from rapid.core import cluster, commands, status, watched
 from rapid.core.cluster import Histogram, NodeHealth, Phase, Role
+from rapid.core.facility.nouns import DomainTruth, Schedule, ScheduleStatus
 from rapid.wire import engine, fields, node
 from rapid.wire.status import Look
 
@@ -291,6 +292,7 @@ statuses = st.builds(
             draw_mw=maybe(site_mw_or_zero),
             over_budget=st.booleans(),
             advice=texts,
+            truth=st.builds(DomainTruth, standing_mw=site_mw_or_zero, held_by=texts),
         ),
         max_size=3,
     ).map(tuple),
@@ -340,3 +342,24 @@ statuses = st.builds(
     prediction_error=maybe(fractions),
 )
 looks = st.builds(Look, status=statuses, version=names, wall_s=maybe(times_s))
+schedules = st.lists(
+    st.builds(
+        ScheduleStatus,
+        st.builds(
+            Schedule,
+            name=names,
+            domain=names,
+            budget_mw=site_mw_or_zero,
+            days=st.sets(st.integers(0, 6)).map(sorted).map(tuple),
+            start_s=times_s,
+            duration_s=st.floats(1, 604_800),
+            ramp_s=st.floats(0, 86_400),
+            ramp_back_s=st.floats(0, 86_400),
+            by=texts.filter(bool),
+        ),
+        times_s | st.just(float("inf")),
+        times_s | st.just(float("inf")),
+        st.booleans(),
+    ),
+    max_size=3,
+).map(tuple)

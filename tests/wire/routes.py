@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rapid.core.cluster import EngineHello, Role
 from rapid.v1 import controller_pb2, engine_pb2, load_pb2, node_pb2
-from rapid.wire import common, engine, node, operator, status
+from rapid.wire import common, engine, node, operator, schedule, status
 from tests.wire import nouns
 
 HELLO = EngineHello("i1", "life", "h1", ("GPU-1",), Role.PREFILL, (Role.PREFILL,))
@@ -92,6 +92,13 @@ ROUTES = [
         lambda m, _: operator.decode_plan(m),
     ),
     Route(
+        "schedules",
+        nouns.schedules,
+        controller_pb2.ListSchedulesResponse,
+        schedule.encode_schedules,
+        lambda m, _: schedule.decode_schedules(m),
+    ),
+    Route(
         "status",
         nouns.statuses,
         controller_pb2.GetStatusResponse,
@@ -116,6 +123,8 @@ ASKED: dict[type[Message], Callable[[Any], Any]] = {
     controller_pb2.PauseRequest: lambda m: operator.decode_pause(m, at_s=1.0, request="r1"),
     controller_pb2.ResumeRequest: lambda m: operator.decode_pause(m, at_s=1.0, request="r1"),
     controller_pb2.ReleaseNodeRequest: lambda m: operator.decode_release(m, at_s=1.0, request="r1"),
+    controller_pb2.AddScheduleRequest: lambda m: schedule.decode_add_schedule(m, at_s=1.0, request="r1"),
+    controller_pb2.RemoveScheduleRequest: lambda m: schedule.decode_remove_schedule(m, at_s=1.0, request="r1"),
     controller_pb2.WatchRequest: operator.decode_watch,
     controller_pb2.ListDecisionsRequest: operator.decode_list_decisions,
 }

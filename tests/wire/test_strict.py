@@ -39,6 +39,8 @@ ZERO_MEANS_SOMETHING = {
     *("ttft_window_s", "tpot_window_s", "text", "bounds_s"),
     *("watch", "unmanaged", "moves", "last_move", "repairs", "xids", "xid", "losses", "over_s", "unmeasured_s"),
     *("cap_bound", "watched_s", "excursions", "excursion", "bus", "unmanageable", "lacks", "warnings"),
+    *("standing_mw", "held_by", "days", "start_s", "ramp_s", "ramp_back_s", "schedules", "active"),
+    *("starts_wall_s", "ends_wall_s"),
     *("predicted", "held", "horizon_s", "candidates", "chosen", "measured", "scored", "prediction_error"),
 }
 # Where the same name is REQUIRED in one message and has a meaningful zero in another, by the message's type.
@@ -60,7 +62,13 @@ NOT_ZERO = {
     "DecisionInput": {"text"},
     "Histogram": {"bounds_s"},  # the counts no longer fit
 }
-OPTIONAL_ANYWHERE = {("GrantAnswer", "gpu"), ("GetStatusResponse", "version")}
+OPTIONAL_ANYWHERE = {
+    ("GrantAnswer", "gpu"),
+    ("GetStatusResponse", "version"),
+    ("DomainStatus", "budget_mw"),
+    ("Schedule", "budget_mw"),
+    ("Schedule", "by"),
+}
 
 
 def paths(message: Message, prefix: str = "") -> Iterator[str]:
@@ -123,9 +131,10 @@ WRONG = [
     ("decisions", "decisions[0].predicted", 1.01, "1.01 is outside 0..1"),
     ("decisions", "decisions[0].horizon_s", math.inf, "inf s is outside"),
     ("decisions", "decisions[0].candidates[1].predicted", math.nan, "nan is outside 0..1"),
+    ("schedules", "schedules[0].schedule.duration_s", 0.5, "0.5 s is outside 1..604800 s"),
     ("status", "status.nodes[0].age_s", -1.0, "-1 s is outside"),
     ("status", "status.slo.ttft_attainment", 1.5, "1.5 is outside 0..1"),
-    ("status", "status.domains[0].budget_mw", fields.POWER_MAX_MW + 1, "is outside 1.."),
+    ("status", "status.domains[0].budget_mw", fields.POWER_MAX_MW + 1, "is outside 0.."),
 ]
 
 

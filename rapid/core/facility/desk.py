@@ -85,7 +85,7 @@ def _add_schedule(control: "Control", event: ScheduleAsked, wanted: Schedule) ->
     if refusal is not None:
         raise Refused(f"schedule {name}: {refusal[1]}")
     facility.schedules[name] = wanted
-    change = (wanted.domain, "", f"{watts(wanted.budget_mw)} in the windows of schedule {name}")
+    change = (wanted.domain, "none", f"{watts(wanted.budget_mw)} in the windows of schedule {name}")
     decision = control.decided(wanted.by or OPERATOR, f"added schedule {name}", changes=(change,))
     text = f"schedule {name}: domain {wanted.domain} at {watts(wanted.budget_mw)}"
     standing_mw = facility.standing_mw[wanted.domain]
@@ -100,7 +100,9 @@ def _remove_schedule(control: "Control", event: ScheduleAsked) -> list[Command]:
         raise NotFound("schedule", name, tuple(facility.schedules))
     gone = facility.schedules.pop(name)
     ended = facility.remove(_source(gone))
-    decision = control.decided(event.by, f"removed schedule {name}", changes=((gone.domain, f"schedule {name}", ""),))
+    decision = control.decided(
+        event.by, f"removed schedule {name}", changes=((gone.domain, f"schedule {name}", "none"),)
+    )
     commands = _moved(control)
     results = [PublishResult(facility.ended(it, Why.REMOVED)) for it in ended]
     return [decision, *commands, *results, Answer(event.request, f"schedule {name} is removed")]
