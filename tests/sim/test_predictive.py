@@ -17,6 +17,7 @@ from tests.sim.sites import MI300X, Recorder, poisson, scenario
 
 HALF_S, LONG_HALF_S = 15.0, 25.0
 SEEDS = (1, 2, 3)
+MANY_SEEDS = range(1, 7)  # where a single run may have luck either way
 
 
 def shift(rate_rps: float = 26.0, half_s: float = HALF_S) -> Iterator[Request]:
@@ -140,14 +141,14 @@ class Late:
 
 
 def mean(outcomes: Iterable[Outcome]) -> float:
-    """The attainment; a single run may have luck either way."""
+    """The attainment."""
     return fmean([outcome.attainment for outcome in outcomes])
 
 
 def late(late_s: float) -> list[Outcome]:
     return [
         simulate(scenario(ORACLE, seed=seed), shift(half_s=LONG_HALF_S), policy=lambda _: Late(late_s))
-        for seed in SEEDS
+        for seed in MANY_SEEDS
     ]
 
 
@@ -174,7 +175,9 @@ def test_telemetry_two_seconds_late_does_not_break_it(normal: float) -> None:
 
 def test_switches_of_six_seconds_do_not_break_it(normal: float) -> None:
     slow = replace(MI300X, switch_s=6.0)
-    outcomes = [simulate(scenario("predictive", profile=slow, seed=seed), shift(half_s=LONG_HALF_S)) for seed in SEEDS]
+    outcomes = [
+        simulate(scenario("predictive", profile=slow, seed=seed), shift(half_s=LONG_HALF_S)) for seed in MANY_SEEDS
+    ]
 
     assert mean(outcomes) > normal - 0.1
 

@@ -13,7 +13,6 @@ from typing import Any
 from rapid.core.cluster import PhaseLoad, Role, View
 
 SHORT_S, LONG_S = 2.5, 6.0  # the two windows of offered work (policies after DOPD; assumed)
-SHORT_WEIGHT = 0.8  # of the short window, which is noisier
 LENGTH_S = 10.0  # over which answers are measured
 PAST_S = 120.0  # how long bursts are remembered
 BURST_SHARE = 0.97  # the reserve is sized for this quantile of what was offered in PAST_S
@@ -23,6 +22,7 @@ SLOW_S = 40.0  # over which the length that answers are first taken to have foll
 PRIOR_ANSWERS = 10.0  # so many answers of that length are added to those seen (assumed)
 AGE_WEIGHT = 0.8  # of the length that the sequences now running suggest (Little's law), which knows a shift sooner
 FIRST_LENGTH = 300.0  # tokens in an answer, before one was seen: rather long, as answers to finish bind an instance
+UNFINISHED = 0.15  # of an answer, that one more which still runs counts as: who has made much may be far from its end
 FIRST_PROMPT = 1000.0
 OfferedState = tuple[Any, ...]  # plain values, nested
 
@@ -118,8 +118,8 @@ class Offered:
         )
         tokens, requests = self._tokens + queued + begun, self._firsts + held
         self._marks.append(_Mark(view.at_s, tokens, requests, self._outputs, self._lasts, resident))
-        rate_rps = max(self._rate("requests", LONG_S), SHORT_WEIGHT * self._rate("requests", SHORT_S))
-        rate_tps = max(self._rate("tokens", LONG_S), SHORT_WEIGHT * self._rate("tokens", SHORT_S))
+        rate_rps = max(self._rate("requests", LONG_S), self._rate("requests", SHORT_S))
+        rate_tps = max(self._rate("tokens", LONG_S), self._rate("tokens", SHORT_S))
         prompt_tokens = self.now.prompt_tokens
         if rate_rps > 0 and rate_tps > 0:
             prompt_tokens = max(1.0, rate_tps / rate_rps)
@@ -191,12 +191,14 @@ class Offered:
     def _output_tokens(self, resident: float, rate_rps: float, step_s: float) -> float:
         """Answers that finish lag a change of mix by a whole request, so those that run have a say, too.
 
-        What was made in a window is the answers that finished in it and half of those that are there more at its end.
+        What was made in a window is the answers that finished in it and a part of those that are there more at its end:
+        a half if all were equally long; less, as the long ones are what is left running. Too long is the lesser error:
+        decode that fills up at the beginning of a load is seen in seconds, not when the first answer has finished.
         """
         last, first = self._marks[-1], self._since(LENGTH_S)
         before = self._marks[-2] if len(self._marks) > 1 else last
         finished = last.lasts - first.lasts
-        whole = max(0.0, finished + max(last.resident - first.resident, -finished) / 2)
+        whole = max(0.0, finished + UNFINISHED * max(last.resident - first.resident, -finished))
         length = (last.outputs - first.outputs + PRIOR_ANSWERS * self._length) / (whole + PRIOR_ANSWERS)
         if whole >= LEAST_ANSWERS:
             self._length += (1.0 - exp(-(last.at_s - before.at_s) / SLOW_S)) * (length - self._length)

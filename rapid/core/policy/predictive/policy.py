@@ -62,7 +62,7 @@ class PredictiveSettings:
     least_move_mw: int = 20_000
     confirmations: float = 2
     again_s: float = 1.0
-    back_s: float = 8.0
+    back_s: float = 5.0
     least_answers: float = 10
     longest_drain_s: float = 15.0
     sequences: float = 240.0
