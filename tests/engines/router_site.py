@@ -92,7 +92,7 @@ class RouterSite:
             budget="2200W",
             control=CONTROL,
         )
-        self.adapters = {engine.name: self._adapter(engine, at) for at, engine in enumerate(self.engines)}
+        self.adapters = {engine.name: self._adapter(engine) for engine in self.engines}
 
     @property
     def url(self) -> str:
@@ -207,12 +207,17 @@ class RouterSite:
         ]
         return Process("router", command, {**os.environ, "HF_HUB_OFFLINE": "1"}, self.folder / "router.log")
 
-    def _adapter(self, engine: MockEngine, at: int) -> Process:
-        words: Sequence[str] = [
-            *("--address", self.address, "attach", self.kind, "--instance", engine.name, "--node", NODE),
-            *("--gpu", self.host.names[at], "--router-url", self.url, "--engine-url", engine.url),
+    def words(self, name: str, gpu: str = "") -> Sequence[str]:
+        """How its adapter is started."""
+        at = int(name[1:])
+        return [
+            *(sys.executable, "-m", "rapidctl", "--address", self.address, "attach", self.kind),
+            *("--instance", name, "--node", NODE, "--gpu", gpu or self.host.names[at], "--router-url", self.url),
+            *("--engine-url", self.engines[at].url, "--load-socket", f"{self.folder}/run/load.sock"),
         ]
-        command = [sys.executable, "-m", "rapidctl", *words]
+
+    def _adapter(self, engine: MockEngine) -> Process:
+        command = self.words(engine.name)
         return Process(engine.name, command, dict(os.environ), self.folder / f"adapter-{engine.name}.log")
 
 

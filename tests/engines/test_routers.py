@@ -3,14 +3,19 @@ change and no request is lost. Real controller, rapidd, and `rapidctl attach` pr
 """
 
 import itertools
+import json
+import os
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from rapid.core.cluster import Phase, Role
-from tests.engines.dynamo_cluster import WITHIN_S
+from rapid.core.status import InstanceStatus
+from tests.engines.dynamo_cluster import ROOT, WITHIN_S, Process
 from tests.engines.dynamo_traffic import Traffic, steady
 from tests.engines.router_site import MISSING, RouterSite, fetch
 from tests.seen import SEEN
@@ -74,6 +79,10 @@ def noticed(site: RouterSite, name: str) -> int:
     return site.adapters[name].log.read_text().count('"event": "noticed: ')
 
 
+def at_work(one: InstanceStatus) -> bool:
+    return one.load is not None and one.load.running_requests > 0
+
+
 def put_back(site: RouterSite) -> set[str]:
     """Who has told the controller that it was put back."""
     text = "the router listed it nowhere; that was put right"
@@ -97,6 +106,57 @@ def test_a_router_that_forgets_is_put_right_once_and_nothing_flaps(site: RouterS
     assert [one.problem for one in site.status().instances] == [""] * 4
 
 
+def test_a_check_of_a_site_at_work_looks_and_changes_nothing(site: RouterSite) -> None:
+    wait_for(lambda: settled(site), WITHIN_S, "a settled site")
+    done = subprocess.run([*site.words("e0"), "--check", "--json"], capture_output=True, cwd=ROOT, timeout=WITHIN_S)
+    found = {finding["topic"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert (done.returncode, done.stderr) == (0, b"")
+    greens = {topic for topic, finding in found.items() if finding["grade"] == "green"}
+    assert greens == {"controller", "node", "gpus", "engine", "router", "worker", "metrics"}
+    assert found["instance"]["what"].startswith("an instance e0 is attached already")
+    wrong = subprocess.run([*site.words("e0", "GPU-9"), "--check"], capture_output=True, cwd=ROOT, timeout=WITHIN_S)
+    assert wrong.returncode == 1
+    assert b"node node-1 has no GPU GPU-9" in wrong.stdout
+
+
+def test_an_adapter_that_is_stopped_says_goodbye_and_its_engine_serves_on(site: RouterSite) -> None:
+    wait_for(lambda: settled(site), WITHIN_S, "a settled site")
+    role = next(one.role for one in site.status().instances if one.instance == "e2")
+
+    assert site.adapters["e2"].stop() == 0
+
+    site.becomes("e2", Phase.GONE)
+    assert "engine gone: it said goodbye: stopped" in site.home.log.read_text()
+    assert site.listed()["e2"] == [role.value]
+    site.adapters["e2"].start()
+    site.becomes("e2", Phase.SERVING, role)
+
+
+def test_an_adapter_on_a_gpu_that_its_node_does_not_have_is_refused_and_says_what_to_do(
+    site: RouterSite, tmp_path: Path
+) -> None:
+    wait_for(lambda: settled(site), WITHIN_S, "a settled site")
+    site.adapters["e2"].stop()
+    stranger = Process("stranger", site.words("e2", "GPU-9"), dict(os.environ), tmp_path / "log")
+    stranger.start()
+    try:
+        text = "instance e2: no node has reported gpu GPU-9 (check its GPUs and its node, and that rapidd runs there)"
+        wait_for(lambda: text in stranger.log.read_text(), WITHIN_S, "the refusal")
+    finally:
+        stranger.kill()
+        site.adapters["e2"].start()
+    site.becomes("e2", Phase.SERVING)
+
+
+def test_the_load_of_engines_comes_from_their_own_metrics(site: RouterSite) -> None:
+    wait_for(lambda: settled(site), WITHIN_S, "a settled site")
+    with Traffic(site.url, steady(RATE_RPS, 4, 60)):
+        wait_for(lambda: all(one.load is not None for one in site.status().instances), WITHIN_S, "every load")
+        wait_for(
+            lambda: any(one.load and one.load.running_requests for one in site.status().instances), WITHIN_S, "work"
+        )
+
+
 def test_a_router_killed_in_the_middle_of_a_drain_is_survived(site: RouterSite) -> None:
     wait_for(lambda: settled(site), WITHIN_S, "a settled site")
     role = next(one.role for one in site.status().instances if one.instance == "e0")
@@ -116,6 +176,8 @@ def test_a_role_that_another_hand_changes_is_adopted_and_the_router_follows(site
     role = next(one.role for one in site.status().instances if one.instance == "e1")
     other = OTHER[role]
 
+    # What was on its way when the router was killed keeps an engine from being idle for as long as it waits for it.
+    wait_for(lambda: site.engines[1].said["held"] == 0, WITHIN_S, "an idle engine")
     fetch(f"{site.engines[1].url}/pd_role_switch", {"new_role": other.value, "decode_cuda_graph_memory_gb": 1.0})
 
     site.becomes("e1", Phase.SERVING, other)
