@@ -6,6 +6,7 @@ from bench.bars.runs import FLIPS, POWER, RAPID, STEADY, UNIFORM, Runner
 from bench.bars.show import Bar, bar, print_table
 from bench.bars.wrong import RIGHT, WRONGS, believing
 from bench.evaluation.grid import Cell, Setting
+from rapid.sim.world.scenario import ORACLE
 from rapidctl.sim.options import PolicyChoice
 
 ENGINES = (
@@ -28,6 +29,7 @@ WRONG_PLACES = (
 # At the rate at which another policy sustains so much.
 WRONG_LOADS = (("sonnet", UNIFORM, 0.5), ("azure", UNIFORM, 0.6), (FLIPS, POWER, 0.6), (STEADY, RAPID, 0.8))
 MIX_LEVELS = (0.5, 0.6, 0.7)
+FORESIGHT = PolicyChoice(ORACLE)
 
 
 def shift(runner: Runner, policy: PolicyChoice) -> list[Bar]:
@@ -73,18 +75,33 @@ def flips(runner: Runner, policy: PolicyChoice) -> list[Bar]:
 
 
 def mix(runner: Runner, policy: PolicyChoice) -> list[Bar]:
-    """Azure chat and code where uniform attains 50, 60 and 70 %."""
+    """Azure chat and code where uniform attains 50, 60 and 70 %, and what one who knows the future attains there."""
     cells = _cells("azure")
     found = runner.search(UNIFORM, _firsts(cells), MIX_LEVELS)
-    bars, rows = [], []
+    bars, rows, everything = [], [], []
     for level in MIX_LEVELS:
         asked = [(cell, found[cell].near(level)) for cell in cells]
         attained = _attained(runner, policy, UNIFORM, asked)
-        rows += [(f"{cell}, {level:.0%}", rate, *both) for (cell, rate), both in zip(asked, attained, strict=True)]
-        bars.append(
-            bar(f"Azure mix, attainment where uniform attains {level:.0%}", 0.90, [both[1] for both in attained])
-        )
-    print_table("Azure chat and code, where uniform attains so much", ("rate", "uniform", "policy"), sorted(rows))
+        known = [one for _, one in _attained(runner, FORESIGHT, UNIFORM, asked)]
+        rows += [
+            (f"{cell}, {level:.0%}", rate, *both, one)
+            for (cell, rate), both, one in zip(asked, attained, known, strict=True)
+        ]
+        mine = [one for _, one in attained]
+        what = f"where uniform attains {level:.0%}"
+        bars += [
+            bar(f"Azure mix, attainment {what}", 0.90, mine),
+            bar(
+                f"Azure mix, behind the oracle {what}",
+                0.05,
+                [_lead(both) for both in zip(mine, known, strict=True)],
+                -1,
+            ),
+        ]
+        everything += mine
+    bars.append(bar("Azure mix, attainment over these", 0.90, everything))
+    heads = ("rate", "uniform", "policy", "oracle")
+    print_table("Azure chat and code, where uniform attains so much", heads, sorted(rows))
     return bars
 
 
