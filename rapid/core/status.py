@@ -27,6 +27,11 @@ class GpuStatus:
     instance: str
     watch: GpuWatch = GpuWatch()
 
+    @property
+    def disobeys(self) -> bool:
+        """It is booked at its ceiling already, or on the way there."""
+        return not self.managed or self.health is not GpuHealth.OK
+
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
@@ -39,6 +44,11 @@ class NodeStatus:
     problem: str
     gpus: tuple[GpuStatus, ...]
     watch: NodeWatch = NodeWatch()
+
+    @property
+    def unheard(self) -> bool:
+        """Nobody hears it. A released one is off because an operator said so."""
+        return self.health in (NodeHealth.NEVER_HEARD, NodeHealth.SILENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +85,11 @@ class InstanceStatus:
     problem: str
     load: PhaseLoad | None
     cap_bound: float | None = None
+
+    @property
+    def needs_person(self) -> bool:
+        """It serves nobody, and will not by itself. One that is gone has left, which is no fault."""
+        return self.phase in (Phase.FAILED, Phase.UNCERTAIN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What is red in a status. One list decides the exit code of `status`, the colours and the JSON field `troubles`."""
 
-from rapid.core.cluster import GpuHealth, NodeHealth, Phase
+from rapid.core.cluster import GpuHealth, NodeHealth
 from rapid.core.errors import watts
 from rapid.core.status import DomainStatus, GpuStatus, InstanceStatus, NodeStatus, Status
 from rapidctl.commands._words import ago, gpu_label
@@ -13,28 +13,13 @@ def troubles(status: Status) -> list[str]:
     The GPUs of a node that does not report are not named one by one: nothing is known of them but that.
     """
     found = [_domain_trouble(domain) for domain in status.domains if domain.over_budget]
-    found += [_node_trouble(node) for node in status.nodes if is_red_node(node)]
+    found += [_node_trouble(node) for node in status.nodes if node.unheard]
     for node in status.nodes:
         if node.health is NodeHealth.REPORTING:
             if node.watch.excursion:
                 found.append(f"node {node.node}: excursion: {node.watch.excursion}")
-            found += [_gpu_trouble(node.node, gpu) for gpu in node.gpus if is_red_gpu(gpu)]
-    return found + [_instance_trouble(instance) for instance in status.instances if is_red_instance(instance)]
-
-
-def is_red_node(node: NodeStatus) -> bool:
-    """A node that nobody hears. A released one is off because an operator said so."""
-    return node.health in (NodeHealth.NEVER_HEARD, NodeHealth.SILENT)
-
-
-def is_red_gpu(gpu: GpuStatus) -> bool:
-    """A GPU that does not obey: booked at its ceiling already, or on the way there."""
-    return not gpu.managed or gpu.health is not GpuHealth.OK
-
-
-def is_red_instance(instance: InstanceStatus) -> bool:
-    """An instance that needs a person. One that is gone has left, which is no fault by itself."""
-    return instance.phase in (Phase.FAILED, Phase.UNCERTAIN)
+            found += [_gpu_trouble(node.node, gpu) for gpu in node.gpus if gpu.disobeys]
+    return found + [_instance_trouble(instance) for instance in status.instances if instance.needs_person]
 
 
 def _domain_trouble(domain: DomainStatus) -> str:

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from rapid.core.cluster import Decision, GpuHealth, NodeHealth, Phase
 from rapid.core.errors import watts
 from rapid.core.status import DomainStatus, GpuStatus, InstanceStatus, NodeStatus, SloStatus, Status
-from rapidctl.commands._health import is_red_gpu, is_red_instance, is_red_node
 from rapidctl.commands._words import ago, clock, count, draw_w, gpu_label, latency, noticed, number_w, share
 from rapidctl.output import Block, Cell, Column, Line, Table, Tone, line
 
@@ -163,11 +162,11 @@ def _node_state(node: NodeStatus) -> Cell:
         return Cell(f"silent for {ago(node.age_s)}{why}", Tone.BAD)
     if node.health is NodeHealth.REPORTING and node.watch.excursion:
         return Cell(f"excursion: {node.watch.excursion}", Tone.BAD)
-    if is_red_node(node):
+    if node.unheard:
         return Cell(f"{node.health.value}{why}", Tone.BAD)
     if node.health is NodeHealth.RELEASED:
         return Cell(f"released{why}", Tone.DIM)
-    if any(is_red_gpu(gpu) for gpu in node.gpus):
+    if any(gpu.disobeys for gpu in node.gpus):
         return Cell(f"a GPU does not obey{why}", Tone.BAD)
     return Cell(f"{node.health.value}{why}", Tone.WARN if why else Tone.GOOD)
 
@@ -188,7 +187,7 @@ def _gpu_rows(status: Status, every_gpu: bool) -> tuple[tuple[tuple[Cell, ...], 
 def _needs_a_look(node: NodeStatus, gpu: GpuStatus, instance: InstanceStatus | None) -> bool:
     """Red, or in the middle of a change, on a node that reports: one of a silent node says no more than the node."""
     changing = instance is not None and instance.phase not in (Phase.SERVING, Phase.GONE)
-    return node.health is NodeHealth.REPORTING and (is_red_gpu(gpu) or changing)
+    return node.health is NodeHealth.REPORTING and (gpu.disobeys or changing)
 
 
 def _gpu_row(node: NodeStatus, gpu: GpuStatus, instance: InstanceStatus | None) -> tuple[Cell, ...]:
@@ -226,8 +225,8 @@ def _load_cells(instance: InstanceStatus | None) -> tuple[Cell, Cell]:
 
 def _gpu_state(node: NodeStatus, gpu: GpuStatus, instance: InstanceStatus | None) -> Cell:
     if node.health is not NodeHealth.REPORTING:
-        return Cell(f"node {node.health.value}", Tone.BAD if is_red_node(node) else Tone.DIM)
-    if is_red_gpu(gpu):
+        return Cell(f"node {node.health.value}", Tone.BAD if node.unheard else Tone.DIM)
+    if gpu.disobeys:
         words = ("" if gpu.managed else "not managed", "" if gpu.health is GpuHealth.OK else gpu.health.value)
         return Cell(": ".join(filter(None, (", ".join(filter(None, words)), gpu.problem))), Tone.BAD)
     state = _instance_state(instance) if instance else Cell("no engine", Tone.DIM)
@@ -238,7 +237,7 @@ def _gpu_state(node: NodeStatus, gpu: GpuStatus, instance: InstanceStatus | None
 def _instance_state(instance: InstanceStatus) -> Cell:
     why = f": {instance.problem}" if instance.problem else ""
     pinned = ", pinned" if instance.pinned else ""
-    if is_red_instance(instance):
+    if instance.needs_person:
         return Cell(f"{instance.phase.value}{why}", Tone.BAD)
     if instance.phase is Phase.SERVING:
         return Cell(f"serving{pinned}{why}", Tone.WARN if why else Tone.GOOD)

@@ -241,7 +241,7 @@ def policy_findings(status: Status) -> list[Finding]:
         found.append(yellow("policy", what, "rapidctl resume"))
     else:
         found.append(green("policy", f"{status.policy} decides"))
-    failed = [each for each in status.instances if each.phase in (Phase.FAILED, Phase.UNCERTAIN)]
+    failed = [each for each in status.instances if each.needs_person]
     for each in failed:
         what = f"{each.phase.value}: {each.problem}" if each.problem else each.phase.value
         found.append(red("engine", what, f"look at its log on {each.node}, then start it again", each.instance))
