@@ -349,3 +349,28 @@ def test_parked_engine_that_cannot_switch_is_parked_again() -> None:
     order(change, Role.DECODE, mark=Mark(1, 2))
     said = only(change.not_switched("no memory"))
     assert (said.phase, said.role, said.error) == (Phase.PARKED, Role.PREFILL, "no memory")
+
+
+def test_an_order_is_refused_for_as_long_as_something_holds_it() -> None:
+    change = RoleChange(instance="p0", incarnation="i1", role=Role.PREFILL, roles=(Role.PREFILL, Role.DECODE))
+    refused = only(order(change, Role.DECODE, mark=Mark(1, 1), held="another hand is at work"))
+    assert (refused.phase, refused.role, refused.error) == (Phase.SERVING, Role.PREFILL, "another hand is at work")
+    assert [type(duty) for duty in order(change, Role.DECODE, mark=Mark(1, 2))] == [Close, Tell]
+
+
+def test_a_drain_that_takes_too_long_says_what_is_in_the_way() -> None:
+    change = RoleChange(instance="p0", incarnation="i1", role=Role.PREFILL, roles=(Role.PREFILL, Role.DECODE))
+    order(change, Role.DECODE)
+    change.left(2, 11.0, "another router sends to it")
+    (said, _) = change.tick(15.0)
+    assert isinstance(said, Tell)
+    assert said.progress.error == "drain took longer than 5 s, 2 requests left: another router sends to it"
+
+
+def test_one_that_is_lost_while_it_is_parked_comes_back_parked() -> None:
+    change = RoleChange(instance="p0", incarnation="i1", role=Role.PREFILL, roles=(Role.PREFILL, Role.DECODE))
+    order(change, Role.PREFILL, park=True)
+    change.left(0, 10.0)
+    change.lost("gone")
+    assert only(change.back(Role.DECODE, "there again")).noticed == "there again"
+    assert (change.phase, change.role) == (Phase.PARKED, Role.DECODE)

@@ -12,7 +12,7 @@ from aiohttp import web
 from rapid.core.cluster import Phase, Role, RoleProgress
 from rapid.engine import Attached, attach
 from rapidctl.engines import sglang, smg
-from rapidctl.engines.base import Place
+from rapidctl.engines.base import Adapter, Place
 from rapidctl.engines.sglang import SglangAdapter
 from tests.engine.fakes import FakeController, served
 from tests.engines.mock_router import MockRouter
@@ -61,24 +61,30 @@ class Bench:
     @asynccontextmanager
     async def attached(self, folder: Path, **options: Any) -> AsyncIterator["Ordered"]:
         """Begun, and attached to a controller of the test's."""
-        async with AsyncExitStack() as held:
-            adapter = await held.enter_async_context(self.adapter(**options))
-            role = await adapter.begin()
-            controller = FakeController()
-            address = await held.enter_async_context(served(folder / "c.sock", controller))
-            care = attach(
-                adapter,
-                instance="p0",
-                node="h1",
-                gpus=("g0",),
-                role=role,
-                roles=adapter.roles,
-                address=address,
-                say=self.said.append,
-            )
-            attached = await held.enter_async_context(care)
-            await wait_until(lambda: any("attached to" in line for line in self.said), SOON_S, "a welcome")
-            yield Ordered(controller, attached)
+        async with self.adapter(**options) as adapter, care_of(adapter, folder, self.said) as ordered:
+            yield ordered
+
+
+@asynccontextmanager
+async def care_of(adapter: Adapter, folder: Path, said: list[str]) -> AsyncIterator["Ordered"]:
+    """Begun, and attached to a controller of the test's."""
+    async with AsyncExitStack() as held:
+        role = await adapter.begin()
+        controller = FakeController()
+        address = await held.enter_async_context(served(folder / "c.sock", controller))
+        care = attach(
+            adapter,
+            instance="p0",
+            node="h1",
+            gpus=("g0",),
+            role=role,
+            roles=adapter.roles,
+            address=address,
+            say=said.append,
+        )
+        attached = await held.enter_async_context(care)
+        await wait_until(lambda: any("attached to" in line for line in said), SOON_S, "a welcome")
+        yield Ordered(controller, attached)
 
 
 @dataclass
