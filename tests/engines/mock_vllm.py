@@ -19,8 +19,8 @@ MODEL = "tiny"
 class MockVllm:
     """One engine."""
 
-    def __init__(self, role: str = "prefill", *, has_role: bool = False, key: str = "") -> None:
-        self.role, self.has_role, self.key = role, has_role, key
+    def __init__(self, role: str = "prefill", *, has_role: bool = False, key: str = "", model: str = MODEL) -> None:
+        self.role, self.has_role, self.key, self.model = role, has_role, key, model
         self.epoch, self.phase = 0, "ready"
         self.target: str | None = None
         self.error: str | None = None
@@ -71,7 +71,9 @@ class MockVllm:
         return web.json_response({"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "vllm"}]})
 
     async def _info(self, _: web.Request) -> web.Response:
-        return web.json_response({"model_path": MODEL, "served_model_name": MODEL, "is_generation": True})
+        return web.json_response(
+            {"model_path": self.model, "tokenizer_path": self.model, "served_model_name": MODEL, "is_generation": True}
+        )
 
     async def _metrics(self, _: web.Request) -> web.Response:
         label = f'{{engine="0",model_name="{MODEL}"}}'
