@@ -32,7 +32,7 @@ def read(page: Page) -> Scraped:
         raise ScrapeFailed(f"its page has no {INFLIGHT} of an endpoint generate")
     lives, components = (page.label(INFLIGHT, label, **_GENERATE) for label in ("worker_id", "dynamo_component"))
     said = replace(
-        _engine(page) or _steps(page) or _worker(page),
+        _engine(page) or _steps(page, prefills=components == {_PREFILL}) or _worker(page),
         life=" ".join(sorted(lives)),
         ttft_role=Role.PREFILL,
     )
@@ -56,11 +56,12 @@ def _engine(page: Page) -> Scraped | None:
     return said if told else replace(said, finished=_finished(page))
 
 
-def _steps(page: Page) -> Scraped | None:
+def _steps(page: Page, *, prefills: bool) -> Scraped | None:
     """What its forward passes say; None: it shows none.
 
-    A pass tells how things stood when it began, so the worker's own count of what is in it corrects that: what has come
-    since then waits. When the last pass is too long ago there is no telling what runs.
+    A pass is reported when it is over, so the worker's own count of what is in it corrects what the last one said. In a
+    prefill worker what has come since then waits; a decode worker is given a request when its prefill begins, so that
+    what is in it and not in its engine waits elsewhere. When nothing has been reported for long, who knows what runs.
     """
     if not page.has(STEP_PROMPT):
         return None
@@ -68,8 +69,8 @@ def _steps(page: Page) -> Scraped | None:
     if page.has(STEP_RUNNING):
         inside, queued = page.requests(INFLIGHT, **_GENERATE), page.requests(QUEUED)
         running = min(inside, page.requests(STEP_RUNNING))
-        waiting = queued + max(inside - running, page.requests(STEP_WAITING))
-        said = replace(said, running_requests=running, waiting_requests=waiting)
+        waiting = inside - running if prefills else min(inside - running, page.requests(STEP_WAITING))
+        said = replace(said, running_requests=running, waiting_requests=queued + waiting)
     return replace(
         said,
         kv_used_fraction=page.fraction(vllm.KV_USED),

@@ -24,7 +24,7 @@ PREFILL, DECODE = Role.PREFILL, Role.DECODE
 VICTIM = "w2"  # workers[2], a decode worker, whose drain takes as long as its answers
 STEPS = ("drain", "switch", "open")
 RATE_RPS, PROMPT, ANSWER = 6.0, 100, 60
-ENGINE = ("--speedup-ratio", "0.25")  # four times slower: answers take 1.5 s
+ENGINES = dict.fromkeys(Role, ("--speedup-ratio", "0.25"))  # four times slower: answers take 1.5 s
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ KILLS = (
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("d")
-    with Cluster(folder / "dynamo", ROLES, engine=ENGINE, held=True) as cluster, Site(folder, cluster) as site:
+    with Cluster(folder / "dynamo", ROLES, engines=ENGINES, held=True) as cluster, Site(folder, cluster) as site:
         yield site
 
 

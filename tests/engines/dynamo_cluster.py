@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -159,19 +159,30 @@ class Worker:
 
 
 class Cluster:
-    """A frontend, and workers that begin in these roles. `engine` are words for every mocker.
+    """A frontend, and workers that begin in these roles. `engines` are words for mockers that begin in a role.
 
-    `held`: they are built by tests.engines.dynamo_held, and stop where the test holds them.
+    `held`: they are built by tests.engines.dynamo_held, and stop where the test holds them. `stock`: they are Dynamo's
+    own mockers, without anything of ours.
     """
 
-    def __init__(self, folder: Path, roles: Sequence[Role], *, engine: Sequence[str] = (), held: bool = False) -> None:
-        self.folder, self._held = folder, held
+    def __init__(
+        self,
+        folder: Path,
+        roles: Sequence[Role],
+        *,
+        engines: Mapping[Role, Sequence[str]] | None = None,
+        held: bool = False,
+        stock: bool = False,
+    ) -> None:
+        self.folder, self._held, self._stock = folder, held, stock
         folder.mkdir(exist_ok=True)
         self._model = write_model(folder / "model")
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.frontend = self._process("frontend", "dynamo.frontend", *self._frontend_words())
-        self.workers = [self._worker(f"w{number}", role, engine) for number, role in enumerate(roles)]
+        self.workers = [
+            self._worker(f"w{number}", role, (engines or {}).get(role, ())) for number, role in enumerate(roles)
+        ]
 
     def __enter__(self) -> Self:
         try:
@@ -184,8 +195,7 @@ class Cluster:
     def _start(self) -> None:
         for process in (self.frontend, *(worker.process for worker in self.workers)):
             process.start()
-        for worker in self.workers:
-            self.wait_for(worker, None)
+        wait_for(self._all_there, WITHIN_S, "every worker at the frontend")
         wait_for(self.serves, WITHIN_S, "a first answer")
 
     def __exit__(
@@ -218,18 +228,6 @@ class Cluster:
         role = self.registered().get(worker.id)
         return None if role is None else Role(role)
 
-    def wait_for(self, worker: Worker, role: Role | None) -> None:
-        """Until the frontend has registered the worker in the role, or in any."""
-
-        def there() -> bool:
-            try:
-                found = self.role_of(worker)
-            except (OSError, ValueError, KeyError):
-                return False  # not up yet
-            return found is not None and role in (None, found)
-
-        wait_for(there, WITHIN_S, f"{worker.name} as {role.value if role else 'anything'} at the frontend")
-
     def serves(self) -> bool:
         """Whether a request of one token is answered."""
         body = {"model": MODEL, "max_tokens": 1, "messages": [{"role": "user", "content": "w3"}]}
@@ -243,6 +241,12 @@ class Cluster:
             return False
 
     # ---- inside ----
+
+    def _all_there(self) -> bool:
+        try:
+            return len(self.registered()) == len(self.workers)
+        except OSError:
+            return False  # not up yet
 
     def _process(self, name: str, module: str, *words: str, **more: str) -> Process:
         env = {
@@ -275,6 +279,9 @@ class Cluster:
         words = ["--model-path", str(self._model), "--model-name", MODEL, "--disaggregation-mode", role.value]
         words += ["--bootstrap-ports", str(free_port()), *engine]
         module = "rapidctl.engines.dynamo_worker"
+        if self._stock:
+            process = self._process(name, "dynamo.mocker", *words, DYN_SYSTEM_PORT=str(port))
+            return Worker(name, process, control, port)
         own = ["--control", str(control)] + (["--engine", "tests.engines.dynamo_held:build"] if self._held else [])
         process = self._process(name, module, *own, "--", *words, DYN_SYSTEM_PORT=str(port), HOLD=str(self._hold(name)))
         return Worker(name, process, control, port)

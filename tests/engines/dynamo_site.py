@@ -35,14 +35,14 @@ RPC_WITHIN_S = 5.0
 
 
 class Site:
-    """One host with as many GPUs as the cluster has workers; w0 has the first. The budget is 550 W for each."""
+    """One host with as many GPUs as the cluster has workers; w0 has the first. `gpu_mw` for each is the budget."""
 
     def __init__(
-        self, folder: Path, cluster: Cluster, *, policy: str = "uniform", control: str = CONTROL, more: str = ""
+        self, folder: Path, cluster: Cluster, *, policy: str = "uniform", gpu_mw: int = 550_000, more: str = ""
     ) -> None:
         self.folder, self.cluster = folder, cluster
         gpus = len(cluster.workers)
-        self.budget_mw = 550_000 * gpus
+        self.budget_mw = gpu_mw * gpus
         self.host = Host(folder, gpus=0)
         self.host.configure(backend='"nvml"', address=f'"unix:{folder}/n.sock"')
         self.driver = FakeGpus(folder, gpus=gpus, floor_mw=FLOOR_MW, ceiling_mw=CEILING_MW)
@@ -55,7 +55,7 @@ class Site:
             address=self.address,
             gpus=str(gpus),
             budget=f"{self.budget_mw // 1000}W",
-            control=control,
+            control=CONTROL,
             more=more,
         )
         text = self.home.config.read_text()

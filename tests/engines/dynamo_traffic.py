@@ -57,26 +57,38 @@ class Traffic:
         self._url, self._asks, self._dice = url, iter(asks), random.Random(seed)
         self.served: list[Served] = []
         self.sent = 0
-        self.began_s = 0.0
+        self.began_s = time.monotonic()
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
         self._all_sent = threading.Event()
         self._thread = threading.Thread(target=self._work, name="traffic")
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
         self._thread.start()
+
+    def finish(self) -> None:
+        """Send no more, and wait for the answers."""
+        with contextlib.suppress(RuntimeError):  # it has sent everything, and is over
+            self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join(2 * REQUEST_WITHIN_S)
+
+    def __enter__(self) -> Self:
+        self.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(RuntimeError):  # it has sent everything, and is over
-            self._loop.call_soon_threadsafe(self._stopping.set)
-        self._thread.join(2 * REQUEST_WITHIN_S)
+        self.finish()
 
-    def wait_sent(self, within_s: float) -> None:
-        """Until the last request has been sent."""
-        assert self._all_sent.wait(within_s), f"{self.sent} requests were sent within {within_s:g} s, and not all"
+    @property
+    def all_sent(self) -> bool:
+        return self._all_sent.is_set()
+
+    @property
+    def at_s(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self.began_s
 
     @property
     def lost(self) -> list[Served]:

@@ -26,10 +26,16 @@ class Steps:
         self._tpot_s = 0.0
 
     def take(self, step: Any, at_s: float) -> None:
-        """One forward pass (dynamo.common.forward_pass_metrics)."""
+        """One forward pass (dynamo.common.forward_pass_metrics), which is reported when it is over.
+
+        A report without a pass comes at least once a second, in a long pass as well: it says that there is an engine,
+        and nothing of what it has.
+        """
         now, queue = step.scheduled_requests, step.queued_requests
         with self._lock:
             self._at_s = at_s
+            if not step.wall_time:
+                return
             self._prompt_tokens += now.sum_prefill_tokens
             self._output_tokens += now.num_decode_requests
             self._running = now.num_prefill_requests + now.num_decode_requests
@@ -48,11 +54,6 @@ class Steps:
                 self._tpot[bisect_left(BOUNDS_S, tpot_s)] += new
                 self._tpot_s += new * tpot_s
                 self._gaps_s, self._gaps = 0.0, 0
-
-    def held(self, at_s: float) -> int:
-        """How many requests the engine has, as it last said."""
-        with self._lock:
-            return self._running + self._waiting if at_s - self._at_s < STALE_S else 0
 
     def text(self, at_s: float) -> str:
         """Prometheus text. Of an engine that has fallen silent nobody is told that it has nothing to do."""

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import re
-import time
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -61,11 +60,10 @@ class Worker:
     async def state(self) -> dict[str, Any]:
         """Raises Refused when it cannot be told."""
         half = self._half
-        left = (await self._page()).held if self._serving is not None else 0
         return {
             "role": self.role,
             "taking": self.taking,
-            "left": max(left, self._steps.held(time.monotonic())) if self._serving is not None else 0,
+            "left": (await self._page()).held if self._serving is not None else 0,
             "endpoint": half.endpoint if half else "",
             "worker": str(half.runtime.endpoint(half.endpoint).connection_id()) if half else "",
         }
