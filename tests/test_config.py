@@ -7,7 +7,6 @@ import tomllib
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import pytest
 import trustme
 from hypothesis import given
@@ -27,7 +26,6 @@ from rapid.config import (
     units,
 )
 from rapid.config.controller import ControllerFile
-from rapid.config.mqtt import DsxTable, MqttTable
 from rapid.core.cluster import Domain, NodeSpec
 from rapid.core.errors import ConfigInvalid, ConfigUnreadable
 from rapid.core.settings import Settings
@@ -127,13 +125,6 @@ def test_the_example_for_controllers_shows_the_defaults() -> None:
     assert shipped.settings == Settings(domains=shipped.settings.domains, nodes=shipped.settings.nodes)
     full = parse_controller_config(switched_on(file.read_text(), without_default=True), path=file)
     assert replace(full.settings, facility=shipped.settings.facility) == shipped.settings
-    assert shipped.mqtt is None
-    assert full.mqtt is not None
-    assert full.mqtt.dsx is not None
-    bare = DsxTable(full.mqtt.dsx.agent, full.mqtt.dsx.feeds, full.mqtt.dsx.kid, full.mqtt.dsx.key)
-    given = {name: getattr(full.mqtt, name) for name in ("client_id", "username", "password_file", "tls", "key")}
-    bare_mqtt = MqttTable(full.mqtt.broker, full.mqtt.site, ceilings_mw=full.mqtt.ceilings_mw, dsx=bare)
-    assert full.mqtt == msgspec.structs.replace(bare_mqtt, **given)
     for part in ("addresses", "journal", "listen", "report", "log"):
         assert getattr(full, part) == getattr(shipped, part)
 

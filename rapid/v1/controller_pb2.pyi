@@ -147,15 +147,15 @@ class PlanResponse(_message.Message):
     def __init__(self, plan: _Optional[_Union[Decision, _Mapping]] = ...) -> None: ...
 
 class Schedule(_message.Message):
-    __slots__ = ("name", "domain", "budget_mw", "days", "start_s", "duration_s", "ramp_s", "ramp_back_s", "by")
+    __slots__ = ("name", "domain", "budget_mw", "days", "start_s", "duration_s", "ramp_down_s", "ramp_up_s", "by")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DOMAIN_FIELD_NUMBER: _ClassVar[int]
     BUDGET_MW_FIELD_NUMBER: _ClassVar[int]
     DAYS_FIELD_NUMBER: _ClassVar[int]
     START_S_FIELD_NUMBER: _ClassVar[int]
     DURATION_S_FIELD_NUMBER: _ClassVar[int]
-    RAMP_S_FIELD_NUMBER: _ClassVar[int]
-    RAMP_BACK_S_FIELD_NUMBER: _ClassVar[int]
+    RAMP_DOWN_S_FIELD_NUMBER: _ClassVar[int]
+    RAMP_UP_S_FIELD_NUMBER: _ClassVar[int]
     BY_FIELD_NUMBER: _ClassVar[int]
     name: str
     domain: str
@@ -163,10 +163,10 @@ class Schedule(_message.Message):
     days: _containers.RepeatedScalarFieldContainer[int]
     start_s: float
     duration_s: float
-    ramp_s: float
-    ramp_back_s: float
+    ramp_down_s: float
+    ramp_up_s: float
     by: str
-    def __init__(self, name: _Optional[str] = ..., domain: _Optional[str] = ..., budget_mw: _Optional[int] = ..., days: _Optional[_Iterable[int]] = ..., start_s: _Optional[float] = ..., duration_s: _Optional[float] = ..., ramp_s: _Optional[float] = ..., ramp_back_s: _Optional[float] = ..., by: _Optional[str] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., domain: _Optional[str] = ..., budget_mw: _Optional[int] = ..., days: _Optional[_Iterable[int]] = ..., start_s: _Optional[float] = ..., duration_s: _Optional[float] = ..., ramp_down_s: _Optional[float] = ..., ramp_up_s: _Optional[float] = ..., by: _Optional[str] = ...) -> None: ...
 
 class ScheduleStatus(_message.Message):
     __slots__ = ("schedule", "starts_wall_s", "ends_wall_s", "active")

@@ -34,8 +34,8 @@ def encode_schedule(schedule: Schedule) -> controller_pb2.Schedule:
         days=schedule.days,
         start_s=schedule.start_s,
         duration_s=schedule.duration_s,
-        ramp_s=schedule.ramp_s,
-        ramp_back_s=schedule.ramp_back_s,
+        ramp_down_s=schedule.ramp_down_s,
+        ramp_up_s=schedule.ramp_up_s,
         by=fields.line(schedule.by),
     )
 
@@ -49,8 +49,8 @@ def decode_schedule(message: controller_pb2.Schedule) -> Schedule:
         days=fields.each(message.days, "days", lambda day: fields.count(day, "day", 0, 6), 7),
         start_s=fields.seconds(message.start_s, "start_s"),
         duration_s=fields.seconds(message.duration_s, "duration_s", 1.0, WEEK_S),
-        ramp_s=fields.seconds(message.ramp_s, "ramp_s", 0.0, RAMP_MAX_S),
-        ramp_back_s=fields.seconds(message.ramp_back_s, "ramp_back_s", 0.0, RAMP_MAX_S),
+        ramp_down_s=fields.seconds(message.ramp_down_s, "ramp_down_s", 0.0, RAMP_MAX_S),
+        ramp_up_s=fields.seconds(message.ramp_up_s, "ramp_up_s", 0.0, RAMP_MAX_S),
         by=fields.text(message.by, "by") or UNNAMED,
     )
 

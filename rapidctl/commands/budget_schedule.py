@@ -17,7 +17,7 @@ from rapidctl.output import Cell, Column, Table, Tone
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY_S = 86_400
 SHAPE_OF_ONE = """\
-name domain budget_w days start end duration_s ramp_s ramp_back_s by
+name domain budget_w days start end duration_s ramp_down_s ramp_up_s by
 active window_starts window_ends
   days   "mon" to "sun"; none: one window only, and start and end are times
   window_starts, window_ends   of the present or next window; null: none"""
@@ -61,8 +61,8 @@ def schedule() -> None:
 @click.option(
     "--to", "end", required=True, metavar="TIME", help="Its end; a time of day up to --from is of the next day."
 )
-@click.option("--ramp", type=Seconds(), default=None, help="From the budget in force to this one, in a straight line.")
-@click.option("--ramp-back", type=Seconds(), default=None, help="And at its end back up.")
+@click.option("--ramp-down", type=Seconds(), default=None, help="How long the way down to it takes.")
+@click.option("--ramp-up", type=Seconds(), default=None, help="And the way up, at its end or to it.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def add(
@@ -73,8 +73,8 @@ def add(
     days: str | None,
     start: str,
     end: str,
-    ramp: float | None,
-    ramp_back: float | None,
+    ramp_down: float | None,
+    ramp_up: float | None,
     yes: bool,
 ) -> None:
     """Have the budget of DOMAIN be BUDGET in windows, under a NAME. Times are UTC.
@@ -83,7 +83,9 @@ def add(
     restarts. A budget above that of 'budget set' counts only where the configuration lets schedules raise.
     """
     start_s, duration_s = _window(start, end, one=days is None)
-    wanted = Schedule(name, domain, budget, _days(days), start_s, duration_s, ramp or 0.0, ramp_back or 0.0, operator())
+    wanted = Schedule(
+        name, domain, budget, _days(days), start_s, duration_s, ramp_down or 0.0, ramp_up or 0.0, operator()
+    )
     standing_mw = call(options, lambda client: client.status())
     before_mw = next((it.budget_mw for it in standing_mw.domains if it.domain == domain), budget)
     if budget > before_mw:
@@ -182,8 +184,8 @@ def _document(status: ScheduleStatus) -> dict[str, Any]:
         "start": start,
         "end": end,
         "duration_s": it.duration_s,
-        "ramp_s": it.ramp_s,
-        "ramp_back_s": it.ramp_back_s,
+        "ramp_down_s": it.ramp_down_s,
+        "ramp_up_s": it.ramp_up_s,
         "by": it.by,
         "active": status.active,
         "window_starts": None if status.starts_wall_s == INF else _utc(status.starts_wall_s),

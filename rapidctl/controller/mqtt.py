@@ -17,19 +17,20 @@ from structlog.typing import FilteringBoundLogger
 from rapid import __version__
 from rapid.clock import Clock
 from rapid.config.mqtt import UNSIGNED, MqttTable, broker_of
-from rapid.core.commands import Command, PublishResult
+from rapid.core.commands import Command, Notice, PublishResult
 from rapid.core.errors import ConfigInvalid, Unreachable
 from rapid.core.events import BudgetOrdered, Delivered
 from rapid.core.facility.nouns import BudgetOrder
 from rapid.core.status import Status
 from rapid.streams import first_of
 from rapidctl.controller.facility.board import Board
-from rapidctl.controller.facility.keys import KeyRing
+from rapidctl.controller.facility.dsx import SET_FILTER, Flex
+from rapidctl.controller.facility.keys import BadSignature, KeyRing
 from rapidctl.controller.facility.messages import encode
 from rapidctl.controller.facility.postbag import Letter, Postbag
-from rapidctl.controller.facility.sieve import Sieve
+from rapidctl.controller.facility.sieve import Allowance, Sieve
 from rapidctl.controller.facility.topics import Topics
-from rapidctl.controller.facility.words import domain_state, event_of, node_state, result_of, site_status
+from rapidctl.controller.facility.words import Malformed, domain_state, event_of, node_state, result_of, site_status
 from rapidctl.controller.inbox import Inbox
 
 PRESENT, STOPPED, LOST = "present", "stopped", "lost"
@@ -47,7 +48,9 @@ REFUSED = 128  # and above: what a broker answers to a subscription that it does
 
 def check(config: MqttTable) -> None:
     """Raise ConfigInvalid for keys, certificates or a password that cannot be used."""
-    KeyRing(config.key)
+    keys = KeyRing(config.key)
+    if config.dsx is not None:
+        Flex(config.dsx, keys, "")
     _tls_context(config)
     _password(config)
 
@@ -72,15 +75,18 @@ class Mqtt:
         self._topics = Topics(config.site)
         self._bag = Postbag()
         self._board = Board(float(config.interval_s))
+        keys, unsigned = KeyRing(config.key), UNSIGNED if config.unsigned else ""
+        self._allowance = Allowance(clock.monotonic_s)
+        self._flex = Flex(config.dsx, keys, unsigned) if config.dsx else None
         self._sieve = Sieve(
             config.site,
-            KeyRing(config.key),
-            UNSIGNED if config.unsigned else "",
+            keys,
+            unsigned,
             answer=self._bag.put_answer,
             wall_s=clock.wall_s,
             clock=clock.monotonic_s,
         )
-        self._orders: asyncio.Queue[BudgetOrder] = asyncio.Queue(ORDERS_MAX)
+        self._orders: asyncio.Queue[tuple[BudgetOrder, ...]] = asyncio.Queue(ORDERS_MAX)
         self._said_s = float("-inf")
         self.dropped = 0  # genuine orders that found no room
 
@@ -133,10 +139,10 @@ class Mqtt:
             await _within(FAREWELL_S, client.__aexit__(None, None, None))
 
     async def _subscribe(self, client: aiomqtt.Client) -> None:
-        answers = await client.subscribe(self._topics.set_filter, qos=AT_LEAST_ONCE)
-        if any(getattr(answer, "value", answer) >= REFUSED for answer in answers):
-            text = "the broker's access list keeps orders from us"
-            self._log.error(text, broker=self._config.broker, topic=self._topics.set_filter)
+        for topic in (self._topics.set_filter, *((SET_FILTER,) if self._flex else ())):
+            answers = await client.subscribe(topic, qos=AT_LEAST_ONCE)
+            if any(getattr(answer, "value", answer) >= REFUSED for answer in answers):
+                self._log.error("the broker's access list keeps orders from us", topic=topic)
 
     def _client(self) -> aiomqtt.Client:
         config = self._config
@@ -180,6 +186,9 @@ class Mqtt:
             } | {self._topics.node(it.node): node_state(self._config.site, it, wall_s) for it in status.nodes}
             for topic in self._board.due(states, self._clock.monotonic_s()):
                 self._bag.put_state(topic, encode(states[topic]))
+            if self._flex is not None:
+                for payload in self._flex.due(status, wall_s, self._clock.monotonic_s()):
+                    self._bag.put_power_state(self._flex.topic, payload)
             await asyncio.sleep(LOOK_S)
 
     async def _send(self, client: aiomqtt.Client) -> NoReturn:
@@ -203,21 +212,37 @@ class Mqtt:
     def _sift(self, message: aiomqtt.Message) -> None:
         payload = bytes(message.payload)
         try:
-            order = self._sieve.order(str(message.topic), payload, retained=message.retain)
-            if order is not None:
-                self._orders.put_nowait(order)
+            orders = self._orders_in(str(message.topic), payload, retained=message.retain)
+            if orders:
+                self._orders.put_nowait(orders)
         except asyncio.QueueFull:
             self.dropped += 1
         except Exception:
             # Our own mistake, but one that a stranger's message has found: it must not take the connection with it.
             self._log.exception("a message was not understood", topic=str(message.topic))
 
+    def _orders_in(self, topic: str, payload: bytes, *, retained: bool) -> tuple[BudgetOrder, ...]:
+        if self._flex is None or not self._flex.is_set(topic):
+            order = self._sieve.order(topic, payload, retained=retained)
+            return () if order is None else (order,)
+        if retained:
+            return ()
+        try:
+            return self._flex.orders(topic, payload)
+        except (BadSignature, Malformed) as error:
+            # The contract has no answer for it, so it is an event like others.
+            if self._allowance.take():
+                text = f"a load target was refused: it {error}"
+                self.tell(Notice("warning", topic, text))
+                self._log.warning(text, about=topic)
+            return ()
+
     async def _take_orders(self) -> NoReturn:
         """One after the other into the loop, each answered before the next."""
         while True:
-            order = await self._orders.get()
-            with contextlib.suppress(Unreachable):  # we stop: its sender has no answer, and will send it again
-                await self._inbox.ask(BudgetOrdered(0.0, self._clock.wall_s(), (order,)))
+            orders = await self._orders.get()
+            with contextlib.suppress(Unreachable):  # we stop: their sender has no answer, and will send them again
+                await self._inbox.ask(BudgetOrdered(0.0, self._clock.wall_s(), orders))
 
 
 async def _within(time_s: float, work: Awaitable[object]) -> None:

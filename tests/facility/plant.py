@@ -53,6 +53,7 @@ class Plant:
         self.host = self.stack.enter_context(Host(folder / "h", gpus=gpus))
         self.host.configure(address=f'"unix:{folder}/h/node.sock"')
         self.bms, self.grid = Signer("bms-1"), Signer("grid-1", rsa_bits=2048)
+        self.dsx = Signer("s1-key")  # with which the controller signs what it says to DSX
         self.home = self.stack.enter_context(Controllers(folder / "c"))
         for key, name in ((self.bms, "bms.pem"), (self.grid, "grid.pem")):
             key.publish(self.home.folder / name)

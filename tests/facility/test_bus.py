@@ -36,7 +36,7 @@ def bms(plant: Plant) -> Client:
 def test_round_trip_of_a_signed_order_and_of_all_that_is_told(plant: Plant, bms: Client) -> None:
     plant.wait_for_limits(600)
 
-    id = plant.send(bms, plant.order(1_000, expires=6.0, ramp_s=0.5))
+    id = plant.send(bms, plant.order(1_000, expires=6.0, ramp_down_s=0.5))
 
     accepted = plant.answered(bms, id, "accepted")
     assert (accepted["source"], accepted["budget_w"], accepted["shortfall_w"]) == ("bms", 1000.0, 0.0)
@@ -149,7 +149,7 @@ def test_what_is_refused_is_refused_by_name_and_changes_nothing(plant: Plant, bm
     plant.send(bms, release)
     plant.answered(bms, release["id"], "in_force")
     bms.send(topic, plant.bms.sign(fine))
-    bms.wait_for(plant.result_topic, {"id": fine["id"], "outcome": "refused", "why": "out_of_order"})
+    bms.wait_for(plant.result_topic, {"id": fine["id"], "outcome": "refused", "why": "replayed"})
 
 
 def test_of_orders_that_conflict_the_least_watts_win(plant: Plant, bms: Client) -> None:

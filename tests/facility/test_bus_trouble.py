@@ -71,7 +71,7 @@ def test_answers_outlive_controller_and_broker(plant: Plant) -> None:
     controller = plant.start()
     client = plant.client()
     present(plant, client)
-    order = plant.order(1_000, ramp_s=10.0)
+    order = plant.order(1_000, ramp_down_s=10.0)
     client.send(plant.set_topic, plant.bms.sign(order))
     plant.answered(client, order["id"], "accepted")
     plant.broker.kill_once_saved()

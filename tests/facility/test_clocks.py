@@ -83,7 +83,7 @@ def test_a_relaxing_order_replaces_a_cut_only_by_both_clocks() -> None:
 @pytest.mark.parametrize("away_s", [0.5, 40.0])
 def test_a_restart_loses_nothing_that_was_accepted(away_s: float) -> None:
     town = settled()
-    town.ask("c1", 1_500, lasts_s=100.0, ramp_s=10.0)
+    town.ask("c1", 1_500, lasts_s=100.0, ramp_down_s=10.0)
     town.ask("c2", 1_200, begins_s=60.0, lasts_s=10.0)
     town.run(5.0)
     before_w = town.budget_w
@@ -157,7 +157,7 @@ def test_a_replay_is_refused_over_a_restart_too() -> None:
     town.run(1.0)
     town.send(town.order("c2", None))
     town.restart(away_s=2.0)
-    assert [it.why for it in town.send(cut)] == [Why.OUT_OF_ORDER]
+    assert [it.why for it in town.send(cut)] == [Why.REPLAYED]
 
 
 def test_a_life_with_orders_replays_byte_for_byte() -> None:
@@ -194,7 +194,7 @@ def story(town: Town) -> None:
     """Something of everything."""
     window = Schedule("night", "room", 1_900_000, (), town.wall_s + 20.0, 10.0, 1.0, 1.0)
     town.add_schedule(window)
-    town.ask("c1", 1_500, lasts_s=100.0, ramp_s=10.0, ramp_back_s=3.0)
+    town.ask("c1", 1_500, lasts_s=100.0, ramp_down_s=10.0, ramp_up_s=3.0)
     town.ask("g1", 2_500, source="grid", begins_s=5.0, lasts_s=60.0)
     town.ask("c0", 9_999)
     town.run(8.0)

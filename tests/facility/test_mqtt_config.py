@@ -3,15 +3,18 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from rapid.config.controller import parse_controller_config
+from rapid.config.mqtt import DsxTable, MqttTable
 from rapid.core.errors import ConfigInvalid
 from rapid.core.settings import SourceSettings
 from rapidctl.controller.facility.keys import KeyRing
 from rapidctl.controller.mqtt import check
 from tests.controller.process import CONFIG, USUAL
 from tests.facility.broker import Signer
+from tests.test_config import ETC, switched_on
 
 HERE = Path("/etc/rapid/controller.toml")
 KEY = '[[mqtt.key]]\nkid = "a"\nsource = "bms"\nfile = "bms.pem"\n'
@@ -26,6 +29,19 @@ def problem(mqtt: str = "", **address: str) -> str:
     with pytest.raises(ConfigInvalid) as caught:
         parse_controller_config(section(mqtt, **address), path=HERE)
     return str(caught.value)
+
+
+def test_the_example_shows_the_defaults() -> None:
+    file = ETC / "controller.toml"
+    assert parse_controller_config(file.read_text(), path=file).mqtt is None
+    full = parse_controller_config(switched_on(file.read_text(), without_default=True), path=file).mqtt
+    assert full is not None
+    assert full.dsx is not None
+    bare = MqttTable(full.broker, full.site, ceilings_mw=full.ceilings_mw, dsx=DsxTable(full.dsx.agent, full.dsx.feeds))
+    given = {name: getattr(full, name) for name in ("client_id", "username", "password_file", "tls", "key")}
+    assert bare.dsx is not None
+    dsx = msgspec.structs.replace(bare.dsx, kid=full.dsx.kid, key=full.dsx.key)
+    assert full == msgspec.structs.replace(bare, dsx=dsx, **given)
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_a_silent_node_is_part_of_the_shortfall() -> None:
 
 def test_a_ramp_goes_in_a_straight_line_and_back() -> None:
     town = settled()
-    town.ask("c1", 1_200, lasts_s=20.0, ramp_s=10.0, ramp_back_s=5.0)
+    town.ask("c1", 1_200, lasts_s=20.0, ramp_down_s=10.0, ramp_up_s=5.0)
     seen = []
     for _ in range(14):
         seen.append(town.budget_w)
@@ -96,7 +96,7 @@ def test_a_ramp_goes_in_a_straight_line_and_back() -> None:
 
 def test_it_is_in_force_only_at_the_end_of_its_ramp() -> None:
     town = settled()
-    town.ask("c1", 1_800, ramp_s=10.0)
+    town.ask("c1", 1_800, ramp_down_s=10.0)
     town.run(9.0)
     assert town.told("c1") == ["accepted"]
     town.run(3.0)
@@ -105,7 +105,7 @@ def test_it_is_in_force_only_at_the_end_of_its_ramp() -> None:
 
 def test_an_order_that_ends_in_its_ramp_goes_back_from_where_it_stood() -> None:
     town = settled()
-    town.ask("c1", 200, lasts_s=5.0, ramp_s=10.0, ramp_back_s=10.0)
+    town.ask("c1", 200, lasts_s=5.0, ramp_down_s=10.0, ramp_up_s=10.0)
     town.run(5.6)
     assert town.budget_w == pytest.approx(1_200, abs=201), "not at the 200 W to which it never came"
     town.run(5.0)
@@ -152,9 +152,32 @@ def test_an_order_that_covers_an_older_one_to_its_end_ends_it() -> None:
     assert len(town.control.facility.of("room")) == 1
 
 
+def test_a_null_order_goes_up_in_a_straight_line_too() -> None:
+    town = settled()
+    town.ask("c1", 1_200)
+    town.run(2.0)
+    answer = town.ask("c2", None, ramp_up_s=10.0)
+    assert answer.in_force_wall_s == pytest.approx(town.wall_s + 11.5)
+    town.run(5.0)
+    assert town.budget_w == pytest.approx(1_700, abs=101)
+    assert town.control.facility.ramping("room") == 1
+    assert town.told("c2") == ["accepted"]
+    town.run(7.0)
+    assert town.told("c2") == ["accepted", "in_force"]
+    assert town.budget_w == 2_200
+
+
+def test_a_relaxing_order_goes_up_in_its_time() -> None:
+    town = settled()
+    assert town.ask("c1", 1_200, ramp_up_s=300.0).in_force_wall_s == pytest.approx(town.wall_s + 1.5)
+    town.ask("c2", 2_000, ramp_down_s=300.0, ramp_up_s=10.0)
+    town.run(5.0)
+    assert town.budget_w == pytest.approx(1_600, abs=101)
+
+
 def test_a_null_order_takes_back_what_its_source_asked() -> None:
     town = settled()
-    town.ask("c1", 1_500, ramp_back_s=100.0)
+    town.ask("c1", 1_500, ramp_up_s=100.0)
     town.ask("g1", 1_700, source="grid")
 
     answer = town.ask("c2", None)
@@ -211,8 +234,8 @@ def test_what_is_forged_late_or_malformed_is_refused_by_name() -> None:
     assert town.refused("2", 1_000, source="eve") is Why.NOT_ALLOWED
     assert town.refused("3", 1_000, source="far") is Why.NOT_ALLOWED
     assert town.refused("4", 1_000, lasts_s=0.0) is Why.INVALID
-    assert town.refused("5", 1_000, ramp_s=86_401.0) is Why.INVALID
-    assert town.refused("6", 1_000, ramp_back_s=-1.0) is Why.INVALID
+    assert town.refused("5", 1_000, ramp_down_s=86_401.0) is Why.INVALID
+    assert town.refused("6", 1_000, ramp_up_s=-1.0) is Why.INVALID
     assert town.refused("7", -1) is Why.INVALID
     assert town.refused("8", 1_000, begins_s=367 * 86_400.0) is Why.INVALID
     assert town.refused("9", 1_000, begins_s=-60.0, lasts_s=60.0) is Why.EXPIRED
@@ -244,10 +267,11 @@ def test_a_replay_of_what_has_ended_is_refused() -> None:
     town.send(back)
     town.run(1.0)
 
-    assert [it.why for it in town.send(cut)] == [Why.OUT_OF_ORDER]
+    assert [it.why for it in town.send(cut)] == [Why.REPLAYED]
+    assert town.refused("never seen", 2_200, made_s=-1.5) is Why.OUT_OF_ORDER
     town.send(town.order("c3", 1_500))
     town.run(1.0)
-    assert [it.why for it in town.send(back)] == [Why.OUT_OF_ORDER], "an old release lifts no new cut"
+    assert [it.why for it in town.send(back)] == [Why.REPLAYED], "an old release lifts no new cut"
     assert town.budget_w == 1_500
     ended = town.order("c4", 1_400, lasts_s=1.0)
     town.send(ended)

@@ -23,11 +23,11 @@ DAILY = tuple(range(7))
     ("words", "wanted"),
     [
         (
-            ("evening", "rack1", "2kW", "--days", "mon-fri", "--from", "17:00", "--to", "21:30", "--ramp", "5min"),
+            ("evening", "rack1", "2kW", "--days", "mon-fri", "--from", "17:00", "--to", "21:30", "--ramp-down", "5min"),
             Schedule("evening", "rack1", 2_000_000, (0, 1, 2, 3, 4), 61_200.0, 16_200.0, 300.0),
         ),
         (
-            ("n", "rack1", "2kW", "--days", "daily", "--from", "22:00", "--to", "6:00", "--ramp-back", "90s"),
+            ("n", "rack1", "2kW", "--days", "daily", "--from", "22:00", "--to", "6:00", "--ramp-up", "90s"),
             Schedule("n", "rack1", 2_000_000, DAILY, 79_200.0, 28_800.0, 0.0, 90.0),
         ),
         (

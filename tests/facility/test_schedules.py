@@ -164,7 +164,7 @@ def test_removing_a_schedule_ends_its_window() -> None:
         (Schedule("s", "room", 1, (1, 1), 0.0, 60.0), "different ones"),
         (Schedule("s", "room", 1, (1,), 86_400.0, 60.0), "a day has 86400 s"),
         (Schedule("s", "room", 1, (1,), 0.0, 0.5), "1 s to a week"),
-        (Schedule("s", "room", 1, (1,), 0.0, 60.0, ramp_s=-1.0), "a ramp of -1 s"),
+        (Schedule("s", "room", 1, (1,), 0.0, 60.0, ramp_down_s=-1.0), "a ramp down of -1 s"),
         (Schedule("s", "room", -1, (1,), 0.0, 60.0), "outside 0 W"),
         (Schedule("s", "room", 1, (), 4e9, 60.0), "more than a year ahead"),
         (Schedule("s", "room", 2_700_000, (1,), 0.0, 60.0), "the ceiling configured"),

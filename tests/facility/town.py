@@ -60,14 +60,14 @@ class Town(Site):
         made_s: float = 0.0,
         begins_s: float = 0.0,
         lasts_s: float = float("inf"),
-        ramp_s: float = 0.0,
-        ramp_back_s: float = 0.0,
+        ramp_down_s: float = 0.0,
+        ramp_up_s: float = 0.0,
     ) -> BudgetOrder:
         """Times are from now."""
         budget_mw = None if budget_w is None else round(budget_w * W)
         begin_s = self.wall_s + begins_s
         return BudgetOrder(
-            id, source, domain, budget_mw, self.wall_s + made_s, begin_s, begin_s + lasts_s, ramp_s, ramp_back_s
+            id, source, domain, budget_mw, self.wall_s + made_s, begin_s, begin_s + lasts_s, ramp_down_s, ramp_up_s
         )
 
     def send(self, *orders: BudgetOrder) -> list[BudgetResult]:

@@ -39,7 +39,7 @@ ZERO_MEANS_SOMETHING = {
     *("ttft_window_s", "tpot_window_s", "text", "bounds_s"),
     *("watch", "unmanaged", "moves", "last_move", "repairs", "xids", "xid", "losses", "over_s", "unmeasured_s"),
     *("cap_bound", "watched_s", "excursions", "excursion", "bus", "unmanageable", "lacks", "warnings"),
-    *("standing_mw", "held_by", "days", "start_s", "ramp_s", "ramp_back_s", "schedules", "active"),
+    *("standing_mw", "held_by", "days", "start_s", "ramp_down_s", "ramp_up_s", "schedules", "active"),
     *("starts_wall_s", "ends_wall_s"),
     *("predicted", "held", "horizon_s", "candidates", "chosen", "measured", "scored", "prediction_error"),
 }

@@ -7,7 +7,7 @@ from rapid.core import asked, picture
 from rapid.core.commands import Answer, Command, PublishResult
 from rapid.core.errors import NotFound, Refused, watts
 from rapid.core.events import BudgetAsked, BudgetOrdered, Delivered, ScheduleAsked
-from rapid.core.facility import rules, truth, windows
+from rapid.core.facility import rules, says, truth, windows
 from rapid.core.facility.facility import OPERATOR
 from rapid.core.facility.nouns import (
     SCHEDULE,
@@ -163,10 +163,10 @@ def _accepted(control: "Control", live: LiveOrder, share: float | None) -> Budge
     """The first answer about an order, made when its budget, if it has begun, is already asked of the GPUs."""
     facility, order, settings = control.facility, live.order, control.settings
     begins_wall_s = max(order.not_before_wall_s, facility.clocks.wall_s)
-    settles_s = 2 * settings.tick_s + settings.ledger.settle_s
-    made = facility.result(
-        order, Outcome.ACCEPTED, in_force_wall_s=begins_wall_s + order.ramp_s + settles_s, attainment=share
-    )
+    live = next((it for it in facility.of(order.domain) if it.number == live.number), live)  # it may have begun
+    now_mw = live.from_mw if live.begun_s is not None else control.ledger.domains[order.domain].budget_mw
+    settles_s = says.ramp_s(order, now_mw) + 2 * settings.tick_s + settings.ledger.settle_s
+    made = facility.result(order, Outcome.ACCEPTED, in_force_wall_s=begins_wall_s + settles_s, attainment=share)
     least_mw = facility.least_mw(order.domain, control.limits.movable(control.at_s))
     short_mw = 0 if order.budget_mw is None else max(0, least_mw - order.budget_mw)
     text = ""

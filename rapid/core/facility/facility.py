@@ -27,7 +27,7 @@ from rapid.core.facility.nouns import (
     Schedule,
     Why,
 )
-from rapid.core.facility.rules import SAME_TIME_MAX
+from rapid.core.facility.rules import IDS_MAX
 from rapid.core.ledger import Ledger
 from rapid.core.settings import Settings
 
@@ -95,15 +95,15 @@ class Facility:
 
     def ramping(self, domain: str) -> int:
         """-1 while the budget is on its way down, 1 while it is on its way up, 0 else."""
-        now_s = self.clocks.steady_s
         _, live = says.in_force(self.of(domain), self.clocks, self.standing_mw[domain])
-        if live is None or live.order.budget_mw is None:
+        if live is None:
             return 0
         if live.ended_s is not None:
             return 1
-        if live.begun_s is None or now_s >= live.begun_s + live.order.ramp_s:
+        if live.begun_s is None or self._ramp_is_over(live):
             return 0
-        return -1 if live.order.budget_mw < live.from_mw else 1
+        own_mw = live.order.budget_mw
+        return -1 if own_mw is not None and own_mw < live.from_mw else 1
 
     def least_mw(self, domain: str, movable: Iterable[str]) -> int:
         """What a domain can be brought down to: floors of the GPUs that can be moved, all that is booked elsewhere."""
@@ -134,9 +134,11 @@ class Facility:
         self._orders.setdefault(order.domain, []).append(live)
         if not order.source.startswith(SCHEDULE):
             before = self._heard.get((order.source, order.domain))
-            same = before is not None and before.issued_wall_s == order.issued_wall_s
-            ids = (*(before.ids if before is not None and same else ()), order.id)[-SAME_TIME_MAX:]
-            self._heard[order.source, order.domain] = Heard(order.source, order.domain, order.issued_wall_s, ids)
+            same = before.same_time if before is not None and before.issued_wall_s == order.issued_wall_s else 0
+            ids = (*(before.ids if before is not None else ()), order.id)[-IDS_MAX:]
+            self._heard[order.source, order.domain] = Heard(
+                order.source, order.domain, order.issued_wall_s, same + 1, ids
+            )
         return live
 
     def set_standing(self, domain: str, budget_mw: int) -> list[LiveOrder]:
@@ -318,7 +320,7 @@ class Facility:
 
     def _over(self, it: LiveOrder) -> LiveOrder:
         """An order whose end has come. It ramps back from where its own ramp stands."""
-        now_mw = says.curve_mw(it, self.clocks.steady_s)
+        now_mw = says.curve_mw(it, self.clocks.steady_s, self.standing_mw[it.order.domain])
         return replace(it, ended_s=self.clocks.steady_s, from_mw=0 if now_mw is None else now_mw)
 
     def _move(self, domain: str, reason: str) -> Moved | None:
@@ -332,8 +334,11 @@ class Facility:
 
     def _arrived(self, it: LiveOrder) -> bool:
         """It speaks, and its ramp is over."""
-        over = it.begun_s is not None and self.clocks.steady_s >= it.begun_s + it.order.ramp_s
-        return over and self.clocks.within(it) is not When.NO
+        return it.begun_s is not None and self._ramp_is_over(it) and self.clocks.within(it) is not When.NO
+
+    def _ramp_is_over(self, it: LiveOrder) -> bool:
+        assert it.begun_s is not None
+        return self.clocks.steady_s >= it.begun_s + says.ramp_s(it.order, it.from_mw)
 
     def _read_back(self, domain: str, movable: list[str]) -> bool:
         """The budget is where the orders want it, and no more is booked than that, or than floors need."""

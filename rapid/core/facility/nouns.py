@@ -45,8 +45,9 @@ class BudgetOrder:
     budget_mw    None: in this time the source asks for nothing, and its earlier orders do not hold
     issued_wall_s  when it was made
     expires_wall_s  infinite: until the source says otherwise
-    ramp_s       from the budget in force at its begin to its own, in a straight line
-    ramp_back_s  after its end, from its own back up to what holds then
+    ramp_down_s  from a higher budget, in force at its begin, to its own, in a straight line
+    ramp_up_s    from a lower one to its own, and after its end from its own back up
+    ref          what its sender calls it, where that is not its id
     """
 
     id: str
@@ -56,8 +57,9 @@ class BudgetOrder:
     issued_wall_s: float
     not_before_wall_s: float
     expires_wall_s: float = INF
-    ramp_s: float = 0.0
-    ramp_back_s: float = 0.0
+    ramp_down_s: float = 0.0
+    ramp_up_s: float = 0.0
+    ref: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +130,8 @@ class Schedule:
     days: tuple[int, ...]
     start_s: float
     duration_s: float
-    ramp_s: float = 0.0
-    ramp_back_s: float = 0.0
+    ramp_down_s: float = 0.0
+    ramp_up_s: float = 0.0
     by: str = ""
 
 
@@ -191,11 +193,13 @@ class DomainTruth:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """The newest order of a source for a domain: when it was made, and the ids of all that were made then."""
+    """What was taken from a source for a domain: when the newest was made, how many were made at that moment, and the
+    ids of the last."""
 
     source: str
     domain: str
     issued_wall_s: float
+    same_time: int
     ids: tuple[str, ...]
 
 

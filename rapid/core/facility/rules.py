@@ -14,6 +14,7 @@ BUDGET_MAX_MW = 10_000_000_000_000  # 10 GW, as everywhere
 ORDERS_MAX = 64  # live orders of one source for one domain
 CUTS_MAX = 128  # and with those that cut at once, which find room beyond that
 SAME_TIME_MAX = 64  # orders of one source for one domain that were made at the same moment
+IDS_MAX = 256  # that are remembered, of one source and domain
 
 Refusal = tuple[Why, str]
 
@@ -57,7 +58,7 @@ def malformed(order: BudgetOrder, settings: FacilitySettings) -> Refusal | None:
         return Why.INVALID, f"a budget of {watts(budget_mw)} is outside 0 W..{watts(BUDGET_MAX_MW)}"
     if not order.expires_wall_s > order.not_before_wall_s:
         return Why.INVALID, "it expires before it begins"
-    for name, ramp_s in (("ramp_s", order.ramp_s), ("ramp_back_s", order.ramp_back_s)):
+    for name, ramp_s in (("ramp_down_s", order.ramp_down_s), ("ramp_up_s", order.ramp_up_s)):
         if not 0 <= ramp_s <= RAMP_MAX_S:
             return Why.INVALID, f"{name} = {ramp_s:g} is outside 0..{RAMP_MAX_S:g}"
     begin_wall_s = max(order.not_before_wall_s, order.issued_wall_s)
@@ -81,15 +82,18 @@ def _when(order: BudgetOrder, window_s: float, clocks: Clocks) -> Refusal | None
 
 
 def _again(order: BudgetOrder, heard: Heard | None) -> Refusal | None:
-    """Only what was made at the same moment as the newest needs its id remembered: what is older is refused anyway."""
-    if heard is None or order.issued_wall_s > heard.issued_wall_s:
+    """Where the time is signed, only an order made at the same moment as the newest can be one that was taken already:
+    what is older is refused anyway. Where it is not (DSX Flex), the ids are what stops a replay."""
+    if heard is None:
         return None
     if order.id in heard.ids:
         return Why.REPLAYED, f"order {order.id} was taken already"
+    if order.issued_wall_s > heard.issued_wall_s:
+        return None
     if order.issued_wall_s < heard.issued_wall_s:
         late_s = heard.issued_wall_s - order.issued_wall_s
         return Why.OUT_OF_ORDER, f"it was made {late_s:.3f} s before one that was taken already; make it anew"
-    if len(heard.ids) >= SAME_TIME_MAX:
+    if heard.same_time >= SAME_TIME_MAX:
         return Why.TOO_MANY, f"{SAME_TIME_MAX} orders were made at the very same time"
     return None
 

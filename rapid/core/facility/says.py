@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rapid.core.facility.clocks import Clocks, When
-from rapid.core.facility.nouns import LiveOrder
+from rapid.core.facility.nouns import BudgetOrder, LiveOrder
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,18 +19,30 @@ class Say:
     live: LiveOrder
 
 
-def curve_mw(live: LiveOrder, steady_s: float) -> int | None:
-    """Where the ramp of an order stands; its own budget before it has begun (None: it asks for nothing)."""
+def ramp_s(order: BudgetOrder, from_mw: int) -> float:
+    """How long the way from a budget to that of an order takes."""
+    if order.budget_mw == from_mw:
+        return 0.0
+    down = order.budget_mw is not None and order.budget_mw < from_mw
+    return order.ramp_down_s if down else order.ramp_up_s
+
+
+def curve_mw(live: LiveOrder, steady_s: float, standing_mw: int) -> int | None:
+    """Where the ramp of an order stands; its own budget before it has begun (None: it asks for nothing).
+
+    One that asks for nothing goes up to the standing budget.
+    """
     order = live.order
-    if order.budget_mw is None or live.begun_s is None or steady_s >= live.begun_s + order.ramp_s:
+    if live.begun_s is None or steady_s >= live.begun_s + (over_s := ramp_s(order, live.from_mw)):
         return order.budget_mw
-    share = max(0.0, (steady_s - live.begun_s) / order.ramp_s)
-    return live.from_mw + int((order.budget_mw - live.from_mw) * share)
+    own_mw = standing_mw if order.budget_mw is None else order.budget_mw
+    share = max(0.0, (steady_s - live.begun_s) / over_s)
+    return live.from_mw + int((own_mw - live.from_mw) * share)
 
 
 def back_mw(live: LiveOrder, steady_s: float, standing_mw: int) -> int | None:
     """Where the ramp back of an order that has ended stands; None: it is over, or there was nothing to go back from."""
-    over_s, from_mw = live.order.ramp_back_s, live.from_mw
+    over_s, from_mw = live.order.ramp_up_s, live.from_mw
     assert live.ended_s is not None
     asked = live.order.budget_mw is not None and live.begun_s is not None
     if not asked or from_mw >= standing_mw or steady_s >= live.ended_s + over_s:
@@ -48,7 +60,7 @@ def say_of(orders: Sequence[LiveOrder], clocks: Clocks, standing_mw: int) -> Say
         if live.ended_s is not None:
             mw, when = back_mw(live, clocks.steady_s, standing_mw), When.MAYBE
         else:
-            mw, when = curve_mw(live, clocks.steady_s), clocks.within(live)
+            mw, when = curve_mw(live, clocks.steady_s, standing_mw), clocks.within(live)
         if when is When.NO or (when is When.MAYBE and mw is not None and mw > standing_mw):
             continue
         if mw is not None:

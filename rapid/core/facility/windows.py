@@ -39,8 +39,8 @@ def order_of(schedule: Schedule, wall_s: float) -> BudgetOrder | None:
         issued_wall_s=wall_s,
         not_before_wall_s=start_s,
         expires_wall_s=end_s,
-        ramp_s=schedule.ramp_s,
-        ramp_back_s=schedule.ramp_back_s,
+        ramp_down_s=schedule.ramp_down_s,
+        ramp_up_s=schedule.ramp_up_s,
     )
 
 
@@ -55,8 +55,8 @@ def check(schedule: Schedule, wall_s: float) -> None:
         raise Refused(f"schedule {name}: it starts {schedule.start_s:g} s after midnight; a day has {DAY_S:g} s")
     if not 1 <= schedule.duration_s <= WEEK_S:
         raise Refused(f"schedule {name}: a window of {schedule.duration_s:g} s; it must last 1 s to a week")
-    for word, ramp_s in (("ramp", schedule.ramp_s), ("ramp back", schedule.ramp_back_s)):
+    for way, ramp_s in (("down", schedule.ramp_down_s), ("up", schedule.ramp_up_s)):
         if not 0 <= ramp_s <= RAMP_MAX_S:
-            raise Refused(f"schedule {name}: a {word} of {ramp_s:g} s is outside 0..{RAMP_MAX_S:g} s")
+            raise Refused(f"schedule {name}: a ramp {way} of {ramp_s:g} s is outside 0..{RAMP_MAX_S:g} s")
     if not schedule.days and window(schedule, wall_s) is None:
         raise Refused(f"schedule {name}: its window is over; give one that ends in the future")

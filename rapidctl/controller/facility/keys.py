@@ -1,5 +1,6 @@
 """Whose word it is: JSON Web Signatures (RFC 7515) in compact form, by ES256 or RS256, with configured keys."""
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from rapid.core.errors import ConfigInvalid, RapidError
 
 RSA_LEAST_BITS = 2048
 ES256, RS256 = "ES256", "RS256"
+_R_CHARACTERS = 42  # of base64url, within the 32 bytes of r
 _HEADERS = {"alg", "kid", "typ", "cty"}  # what else a header may ask for, we do not do
 
 
@@ -37,6 +39,21 @@ class KeyRing:
         """Raises ConfigInvalid for a file that holds no such key."""
         self._keys = {key.kid: _public(key) for key in keys}
         self._jws = jwt.PyJWS()
+
+    @property
+    def sources(self) -> set[str]:
+        """Who may sign."""
+        return {key.source for key in self._keys.values()}
+
+    def fingerprint(self, token: str) -> str:
+        """Of a token that was read: another for whatever was signed another time.
+
+        Of an ECDSA signature only the first half counts: from (r, s) anybody can make (r, -s), as good as the first.
+        """
+        signed, _, signature = token.rpartition(".")
+        key = self._keys[str(self._jws.get_unverified_header(token)["kid"])]
+        counts = signature if key.algorithm == RS256 else signature[:_R_CHARACTERS]
+        return hashlib.sha256(f"{signed}.{counts}".encode()).hexdigest()[:32]
 
     def read(self, token: str) -> tuple[bytes, str]:
         """What was signed, and by whom. Raises BadSignature."""

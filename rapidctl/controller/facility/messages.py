@@ -28,8 +28,8 @@ class SetBudget(Struct, frozen=True, forbid_unknown_fields=True):
     budget_w: Watts | None
     not_before: Annotated[Time | None, Meta(description="null or left out: now")] = None
     expires: Annotated[Time | None, Meta(description="null or left out: until the source says otherwise")] = None
-    ramp_s: Annotated[Ramp, Meta(description="from the budget in force to this one, in a straight line")] = 0.0
-    ramp_back_s: Annotated[Ramp, Meta(description="after it expires, back up")] = 0.0
+    ramp_down_s: Annotated[Ramp, Meta(description="from a higher budget to this one, in a straight line")] = 0.0
+    ramp_up_s: Annotated[Ramp, Meta(description="from a lower one to this one, and back up when it expires")] = 0.0
 
 
 class SignedSet(Struct, frozen=True, forbid_unknown_fields=True):

@@ -13,6 +13,7 @@ import msgspec
 from rapidctl.controller.facility.messages import Event, Result, encode
 
 REFUSALS_MAX = 64
+POWER_STATES_MAX = 64
 EVENTS_MAX = 256
 
 
@@ -27,19 +28,21 @@ class Letter:
 
 
 class Postbag:
-    """Taken in this order: answers, refusals, states, events."""
+    """Taken in this order: answers, refusals, power states, states, events."""
 
     def __init__(self) -> None:
         self._answers: dict[int, Letter] = {}
         self._sent: set[int] = set()  # answers that are on their way
         self._refusals: deque[Letter] = deque(maxlen=REFUSALS_MAX)
+        self._power_states: deque[Letter] = deque(maxlen=POWER_STATES_MAX)
         self._states: dict[str, Letter] = {}
         self._events: deque[tuple[str, Event]] = deque()
         self._news = asyncio.Event()
         self.dropped = 0  # events that gave way since the last that went out
 
     def __len__(self) -> int:
-        return len(self._answers) + len(self._refusals) + len(self._states) + len(self._events)
+        waiting = (self._answers, self._refusals, self._power_states, self._states, self._events)
+        return sum(len(each) for each in waiting)
 
     def put_answer(self, topic: str, result: Result) -> None:
         """One that has a number is taken once, and stays until delivered() names it."""
@@ -52,6 +55,11 @@ class Postbag:
 
     def put_state(self, topic: str, payload: bytes) -> None:
         self._states[topic] = Letter(topic, payload, retain=True)
+        self._news.set()
+
+    def put_power_state(self, topic: str, payload: bytes) -> None:
+        """Every transition of DSX Flex is told by itself; each is a whole picture, so the oldest gives way."""
+        self._power_states.append(Letter(topic, payload))
         self._news.set()
 
     def put_event(self, topic: str, event: Event) -> None:
@@ -86,6 +94,8 @@ class Postbag:
                 return letter
         if self._refusals:
             return self._refusals.popleft()
+        if self._power_states:
+            return self._power_states.popleft()
         if self._states:
             return self._states.pop(next(iter(self._states)))
         if self._events:

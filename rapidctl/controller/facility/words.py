@@ -46,8 +46,8 @@ def _order(said: SetBudget, source: str) -> BudgetOrder:
         issued_wall_s=said.issued.timestamp(),
         not_before_wall_s=AT_ONCE_S if said.not_before is None else said.not_before.timestamp(),
         expires_wall_s=INF if said.expires is None else said.expires.timestamp(),
-        ramp_s=said.ramp_s,
-        ramp_back_s=said.ramp_back_s,
+        ramp_down_s=said.ramp_down_s,
+        ramp_up_s=said.ramp_up_s,
     )
 
 
