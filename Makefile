@@ -41,13 +41,21 @@ routers: $(SGLANG_ROUTER_STAMP) $(SMG_STAMP) ## make .venv-sglang-router and .ve
 demo: $(RUN_STAMP) ## two simulated hosts on one real trace, side by side (ARGS="--seconds 30")
 	@$(BIN)/rapidctl demo $(ARGS)
 
+# Four at a time: they mostly wait.
+KILLS := tests/kills tests/e2e/test_engine_kills.py
+
 .PHONY: test
 test: apt lint dynamo routers ## everything that CI asks for: lint, then all tests
 	@status=0; \
 	$(BIN)/python -m pytest -q -n 2 -m 'not e2e' || status=1; \
-	$(BIN)/python -m pytest -q -n 4 -m e2e tests/kills || status=1; \
-	$(BIN)/python -m pytest -q -m e2e --ignore=tests/kills || status=1; \
+	$(BIN)/python -m pytest -q -n 4 -m e2e $(KILLS) || status=1; \
+	$(BIN)/python -m pytest -q -m e2e $(KILLS:%=--ignore=%) || status=1; \
 	exit $$status
+
+.PHONY: test-vllm
+test-vllm: routers ## real vLLM on the CPU: does KV move after a change of roles? (3.5 GB, 8 GB of memory, minutes)
+	@PYTHON=$(PYTHON) scripts/vllm_cpu.sh
+	@$(BIN)/python -m pytest -q -n 0 tests/engines/vllm_real.py
 
 .PHONY: lint
 lint: setup ## ruff, mypy --strict and buf lint
