@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import NoReturn, cast
@@ -161,6 +162,7 @@ class Mqtt:
             keepalive=KEEPALIVE_S,
             queue_type=cast("type[asyncio.Queue[aiomqtt.Message]]", lambda maxsize: _Incoming(self._sift)),
             logger=_silent(),
+            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],  # an answer does not wait for the next
         )
 
     async def _presence(self, client: aiomqtt.Client, state: str) -> None:
