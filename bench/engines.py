@@ -96,14 +96,16 @@ def restarted(folder: Path) -> Iterator[Bench]:
         words = ["--address", site.address, "attach", "exec", "--instance", "e0", "--node", NODE, "--gpu", "GPU-0"]
         words += ["--role", "prefill", "--run", run, "--ready-url", f"http://127.0.0.1:{port}/health"]
         engine = site.run("e0", state, [sys.executable, "-m", "rapidctl", *words, "--state-dir", str(state)])
-        site.becomes("e0", Phase.SERVING, PREFILL)
 
         def flip(role: Role) -> None:
             site.set_role("e0", role)
             site.becomes("e0", Phase.SERVING, role)
 
-        yield Bench(state / "log", PREFILL, flip, lambda: nullcontext(None), "")
-        engine.stop()
+        try:
+            site.becomes("e0", Phase.SERVING, PREFILL)
+            yield Bench(state / "log", PREFILL, flip, lambda: nullcontext(None), "")
+        finally:
+            engine.stop()  # and its own engine with it
 
 
 KINDS: dict[str, tuple[str, Callable[[Path], AbstractContextManager[Bench]]]] = {

@@ -26,6 +26,15 @@ def site(tmp_path: Path) -> Iterator[EngineSite]:
         site.held("e1", Role.MIXED, name_of_folder="e1")
         site.becomes("e1", Phase.SERVING, Role.MIXED)
         yield site
+        site.clear()
+        stop(tmp_path / "e0")
+
+
+def stop(folder: Path) -> None:
+    """Killed with the site, an adapter would leave its engine behind."""
+    record = read_record(folder / "e0.engine")
+    if record is not None and record.lives():
+        os.killpg(record.pid, signal.SIGKILL)
 
 
 def adapter(site: EngineSite, folder: Path) -> Engine:
