@@ -236,7 +236,7 @@ def _follow(control: "Control") -> list[Command]:
     for change in moved:
         control.ledger.set_budget(change.domain, change.budget_mw, force=True)
         if change.reason:
-            words = (change.domain, watts(change.before_mw), watts(change.budget_mw))
+            words = (change.domain, watts(change.before_mw), change.toward)
             commands.append(control.decided(change.by, change.reason, changes=(words,)))
     return [*commands, *(PublishResult(facility.ended(it, why)) for it, why in ended)]
 

@@ -37,13 +37,18 @@ OPERATOR = "operator"
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """A budget that has to change, and what made it: the beginning, or the end, of an order, or a step of a ramp."""
+    """A budget that has to change, and what made it: the beginning, or the end, of an order, or a step of a ramp.
+
+    reason  empty: only a step of a ramp
+    toward  where it goes, in words
+    """
 
     domain: str
     before_mw: int
     budget_mw: int
     by: str
-    reason: str  # empty: only a step of a ramp
+    reason: str
+    toward: str
 
 
 class Facility:
@@ -156,11 +161,10 @@ class Facility:
         moved: list[Moved] = []
         ended: list[tuple[LiveOrder, Why]] = []
         for domain in list(self._orders):
-            reasons = self._begin(domain)
+            begun = self._begin(domain)
             over = self._end(domain)
-            reasons += [f"order {it.order.id} of {it.order.source} ended" for it, _ in over]
             ended += over
-            change = self._move(domain, "; ".join(reasons))
+            change = self._move(domain, begun, [it for it, _ in over])
             if change is not None:
                 moved.append(change)
         return moved, ended
@@ -278,9 +282,9 @@ class Facility:
 
     # ---- helpers ----
 
-    def _begin(self, domain: str) -> list[str]:
-        """Start the ramps of orders whose time has come: downwards by either clock, upwards only by both."""
-        reasons: list[str] = []
+    def _begin(self, domain: str) -> list[LiveOrder]:
+        """Start the ramps of orders whose time has come, downwards by either clock, upwards by both; gives them."""
+        begun: list[LiveOrder] = []
         orders, now_mw = self._orders[domain], self.ledger.domains[domain].budget_mw
         for index, it in enumerate(orders):
             if it.begun_s is not None or it.ended_s is not None:
@@ -289,8 +293,8 @@ class Facility:
             up = own_mw is None or own_mw > now_mw
             if when is When.YES or (when is When.MAYBE and not up):
                 orders[index] = replace(it, begun_s=self.clocks.steady_s, from_mw=now_mw)
-                reasons.append(f"order {it.order.id} of {it.order.source} begins")
-        return reasons
+                begun.append(orders[index])
+        return begun
 
     def _end(self, domain: str) -> list[tuple[LiveOrder, Why]]:
         """End what is over by both clocks, or is covered to its end by a newer order of its source that speaks."""
@@ -323,14 +327,21 @@ class Facility:
         now_mw = says.curve_mw(it, self.clocks.steady_s, self.standing_mw[it.order.domain])
         return replace(it, ended_s=self.clocks.steady_s, from_mw=0 if now_mw is None else now_mw)
 
-    def _move(self, domain: str, reason: str) -> Moved | None:
+    def _move(self, domain: str, begun: list[LiveOrder], ended: list[LiveOrder]) -> Moved | None:
         budget_mw, live = says.in_force(self.of(domain), self.clocks, self.standing_mw[domain])
         self._held_by[domain] = "" if live is None else f"{live.order.source}: {live.order.id}"
         before_mw = self.ledger.domains[domain].budget_mw
-        if budget_mw == before_mw:
+        if budget_mw == before_mw and not begun:
             return None
-        by = OPERATOR if live is None else live.order.source
-        return Moved(domain, before_mw, budget_mw, by, reason)
+        words = [f"order {it.order.id} of {it.order.source} begins" for it in begun]
+        words += [f"order {it.order.id} of {it.order.source} ended" for it in ended]
+        toward = watts(budget_mw)
+        if begun and not self._ramp_is_over(begun[-1]):
+            order = begun[-1].order
+            own_mw = self.standing_mw[domain] if order.budget_mw is None else order.budget_mw
+            toward = f"{watts(own_mw)} over {says.ramp_s(order, begun[-1].from_mw):g} s"
+        by = begun[-1].order.source if begun else OPERATOR if live is None else live.order.source
+        return Moved(domain, before_mw, budget_mw, by, "; ".join(words), toward)
 
     def _arrived(self, it: LiveOrder) -> bool:
         """It speaks, and its ramp is over."""
