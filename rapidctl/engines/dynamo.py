@@ -6,7 +6,9 @@ wrapper what to do over a Unix socket. Two processes, because RAPID's gRPC and p
 engines in a Dynamo image pin: nothing needs to be installed there but one file without dependencies.
 
     step      at the worker                                     is over when
-    close     its endpoint leaves discovery                     the frontend lists the worker no more
+    close     its model card is withdrawn; its endpoint stays,  the frontend's router has it registered no more
+              as Dynamo cancels what was just sent to one that
+              goes, but for a router that tells of no cards
     drained   requests that it was given and has not answered,  none is left
               by its own count and by its engine's
     switch    its runtime shuts down; the engine is built in    the wrapper says that it is, under a new worker id
@@ -15,28 +17,28 @@ engines in a Dynamo image pin: nothing needs to be installed there but one file 
               endpoint                                          has registered it in that role
 
 What a frontend says is read at one frontend; others of the same discovery learn it at about the same time, and the
-quiet time at the end of a drain is for those that learn it last. Killed, the wrapper is gone from the frontend when its
-lease runs out (10 s with file discovery): until then some requests are sent to nobody, which Dynamo can retry
-(--migration-limit). Its prefix cache is lost with each change, as the engine is built anew.
+quiet time at the end of a drain is for those that learn it last. Killed, the worker is gone from the frontend when its
+lease runs out (10 s): until then some requests are sent to nobody, which Dynamo can retry (--migration-limit). One that
+stands still for longer than its lease is forgotten for good; that is noticed, and it is published anew. The prefix
+cache is lost with each change, as the engine is built anew.
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta, Struct
 
 from rapid.core.cluster import PhaseLoad, Role
 from rapid.core.errors import ConfigInvalid, RapidError, ScrapeFailed
 from rapid.core.findings.base import Finding, green, red
-from rapid.engine import NotSwitched, SwitchFailed
+from rapid.engine import NotSwitched, Seen, SwitchFailed
 from rapid.pages.page import Page, Picker
 from rapidctl.engines.base import Kind, Place, Say
+from rapidctl.engines.dynamo_control import State, WorkerBroken, WorkerRefused, Wrapper
 from rapidctl.engines.http import WITHIN_S, Endpoint, Peer, opened
 from rapidctl.engines.meter import Meter
 
@@ -45,8 +47,7 @@ SWITCH_S = 0.1  # the mocker takes 10 ms; a real engine as long as it takes to b
 SWITCH_WITHIN_S = 100.0  # for the wrapper's answer; what is later has an unknown outcome
 SEEN_WITHIN_S = 5.0  # for a frontend to learn what discovery knows; 5 to 100 ms were seen
 POLL_S = 0.02
-ANSWER_MAX_BYTES = 4096
-START = "start it in Dynamo's environment: python -m rapidctl.engines.dynamo_worker --help"
+DISCOVERY = ("DYN_DISCOVERY_BACKEND", "DYN_FILE_KV", "DYN_NAMESPACE")
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -59,105 +60,8 @@ class Options(Struct, frozen=True, kw_only=True):
     frontend_ca: Annotated[Path | None, Meta(description="PEM file of the authority behind its certificate.")] = None
 
 
-class State(Struct, frozen=True):
-    """What the wrapper says of its worker. `worker` is its id in Dynamo, another one after each switch."""
-
-    role: str
-    taking: bool
-    left: int
-    endpoint: str
-    worker: str
-
-
-class _Answer(Struct, frozen=True):
-    error: str = ""
-    refused: bool = False
-    broken: bool = False
-
-
-class WorkerRefused(RapidError):
-    """The worker is as it was."""
-
-
-class WorkerBroken(RapidError):
-    """The worker can serve neither role until it is started anew."""
-
-
-class Wrapper:
-    """The wrapper of one worker, over its Unix socket, from `connect` until it hangs up: that is the life of the
-    worker's process. While we are connected, the worker leaves to us when it is to be in service."""
-
-    def __init__(self, instance: str, path: Path, tasks: asyncio.TaskGroup) -> None:
-        self._instance, self._path, self._tasks = instance, path, tasks
-        self._writer: asyncio.StreamWriter | None = None  # None: not connected
-        self._answer: asyncio.Future[bytes] | None = None
-        self._turn = asyncio.Lock()
-        self.gone = asyncio.Event()
-
-    async def connect(self, step: str) -> None:
-        """Raises RapidError."""
-        if self._writer is not None:
-            return
-        try:
-            reader, self._writer = await asyncio.open_unix_connection(self._path, limit=ANSWER_MAX_BYTES)
-        except OSError as error:
-            why = (error.strerror or str(error)).lower()
-            raise RapidError(f"{self._call(step)}: {why}; {START}") from error
-        self.gone.clear()
-        self._tasks.create_task(self._listen(reader, self._writer))
-
-    async def tell(self, step: str, do: str, *, within_s: float = WITHIN_S, role: str = "") -> State:
-        """One order, given once. Raises RapidError, in which case the worker may have obeyed; WorkerRefused if it has
-        not; WorkerBroken."""
-        call = self._call(step)
-        async with self._turn:
-            line = await self._exchange(call, json.dumps({"do": do, "role": role}).encode() + b"\n", within_s)
-        try:
-            answer = msgspec.json.decode(line, type=_Answer)
-            if answer.error:
-                kind = WorkerRefused if answer.refused else WorkerBroken if answer.broken else RapidError
-                raise kind(f"{call}: {answer.error}")
-            return msgspec.json.decode(line, type=State)
-        except msgspec.DecodeError as error:
-            raise RapidError(f"{call}: is no worker of RAPID: {error}; is --control right?") from error
-
-    def hang_up(self) -> None:
-        """The wrapper then puts the worker back into service, if we had taken it out."""
-        if self._writer is not None:
-            self._writer.transport.abort()
-
-    # ---- inside ----
-
-    def _call(self, step: str) -> str:
-        return f"{self._instance}: {step}: worker at {self._path}"
-
-    async def _exchange(self, call: str, order: bytes, within_s: float) -> bytes:
-        if self._writer is None:
-            raise WorkerRefused(f"{call}: has ended; {START}")
-        self._answer = asyncio.get_running_loop().create_future()
-        self._writer.write(order)
-        try:
-            async with asyncio.timeout(within_s):
-                line = await self._answer
-        except TimeoutError as error:
-            self.hang_up()  # or its late answer would be taken for the next one's
-            raise RapidError(f"{call}: no answer within {within_s:g} s; is it stuck? See its log") from error
-        if not line:
-            raise RapidError(f"{call}: hung up without an answer; see its log")
-        return line
-
-    async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        line = b"-"
-        while line:
-            try:
-                line = await reader.readline()
-            except (OSError, ValueError):
-                line = b""
-            if self._answer is not None and not self._answer.done():
-                self._answer.set_result(line)
-        writer.transport.abort()
-        self._writer = None
-        self.gone.set()
+class NotListed(RapidError):
+    """The frontend has not heard of the worker."""
 
 
 class _Instance(Struct, frozen=True):
@@ -186,9 +90,9 @@ class Frontend:
             if f"{one.namespace}.{one.component}.{one.endpoint}" == endpoint
         }
 
-    async def registered(self, step: str, worker: str) -> set[str] | None:
-        """The roles in which its router sends requests to the worker; None: it is one that does not tell (only that of
-        --router-mode kv does). Raises CallFailed."""
+    async def registered(self, step: str) -> dict[str, set[str]] | None:
+        """The roles in which its router chooses each worker, by id; None: it is one that does not tell (only that of
+        --router-mode kv does). It may still tell of the last of a role that has gone. Raises RapidError."""
         answer = await self.peer.get(step, "/metrics")
         page = Page(Picker((REGISTERED,)))
         try:
@@ -196,31 +100,46 @@ class Frontend:
             page.end()
         except ScrapeFailed as error:
             raise ScrapeFailed(f"{answer.call}: {error}") from error
-        if not page.has(REGISTERED):
-            return None
-        return {
-            labels.get("worker_type", "") for labels, value in page.of(REGISTERED, router_worker_id=worker) if value
-        }
+        found: dict[str, set[str]] = {}
+        for labels, value in page.of(REGISTERED):
+            roles = found.setdefault(labels.get("router_worker_id", ""), set())
+            if value:
+                roles.add(labels.get("worker_type", ""))
+        return found if page.has(REGISTERED) else None
+
+    async def view(self, step: str, state: State) -> "View":
+        """Of the workers at the endpoint of this one. Raises RapidError."""
+        listed = await self.listed(step, state.endpoint)
+        registered = await self.registered(step)
+        if registered is None:
+            return View(listed, listed)
+        return View(listed, {worker for worker in listed if state.role in registered.get(worker, ())})
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Workers by id: whom discovery has shown the frontend, and whom of those it sends requests."""
+
+    listed: set[str]
+    served: set[str]
 
 
 class Dynamo:
-    """One worker; an Adapter that also ReadsRole, SeesOthers and SeesEnd."""
+    """One worker; an Adapter that also ReadsRole, SeesOthers, Reconciles and SeesEnd."""
 
     roles = (Role.PREFILL, Role.DECODE)
     switch_s = SWITCH_S
     product = "Dynamo worker"
+    seen_within_s = SEEN_WITHIN_S
 
     def __init__(self, place: Place, wrapper: Wrapper, frontend: Frontend, worker: Peer, say: Say) -> None:
-        self._place, self._wrapper, self._frontend = place, wrapper, frontend
+        self._place, self._wrapper, self._frontend, self._say = place, wrapper, frontend, say
         self._role = place.role or Role.PREFILL  # until the wrapper has said
         self.meter = Meter(place, worker, "dynamo", lambda: self._role, say)
 
     async def begin(self) -> Role:
         await self._wrapper.connect("begin")
-        state = await self._tell("begin", "state")
-        if not state.taking:  # an adapter before us was killed in the middle of a change
-            state = await self._tell("begin", "open")
-        await self._until(lambda: self._seen("begin", state))
+        await self._into_service("begin")  # an adapter before us may have been killed in the middle of a change
         return self._role
 
     async def ended(self) -> str:
@@ -229,7 +148,9 @@ class Dynamo:
 
     async def close(self) -> None:
         state = await self._tell("close", "close")
-        await self._until(lambda: self._delisted("close", state))
+        if await self._frontend.registered("close") is None:
+            state = await self._tell("close", "delist")
+        await self._until(lambda: self._let_go("close", state))
 
     async def drained(self) -> int:
         return (await self._tell("drain", "state")).left
@@ -248,14 +169,23 @@ class Dynamo:
 
     async def open(self, role: Role) -> None:
         try:
-            state = await self._tell("open", "open")
+            await self._into_service("open")
         except WorkerBroken as error:
             raise SwitchFailed(str(error)) from error
-        await self._until(lambda: self._seen("open", state))
 
     async def others(self) -> int | None:
         state = await self._tell("order", "state")
-        return len(await self._frontend.listed("order", state.endpoint) - {state.worker})
+        return len((await self._frontend.view("order", state)).served - {state.worker})
+
+    async def look_around(self) -> Seen:
+        state = await self._tell("look", "state")
+        try:
+            view = await self._frontend.view("look", state)
+        except RapidError as error:
+            return Seen(live=self._role, problem=str(error))
+        served = state.worker in view.served
+        there = served or (state.taking and state.worker in view.listed)
+        return Seen((self._role,) if there else (), healthy=served, live=self._role)
 
     def load(self) -> PhaseLoad:
         return self.meter.load
@@ -275,6 +205,20 @@ class Dynamo:
 
     # ---- inside ----
 
+    async def _into_service(self, step: str) -> None:
+        """Return when the frontend sends it requests."""
+        before = await self._tell(step, "state")
+        state = await self._tell(step, "open")
+        try:
+            await self._until(lambda: self._seen(step, state))
+        except NotListed as error:
+            if not before.taking:
+                raise
+            # It thinks that it is in service, and discovery has forgotten it.
+            self._say(f"{error}; it is published anew")
+            renewed = await self._tell(step, "renew", within_s=SWITCH_WITHIN_S)
+            await self._until(lambda: self._seen(step, renewed))
+
     async def _tell(self, step: str, do: str, *, role: str = "", within_s: float = WITHIN_S) -> State:
         state = await self._wrapper.tell(step, do, role=role, within_s=within_s)
         try:
@@ -283,32 +227,30 @@ class Dynamo:
             raise RapidError(f"{self._place.instance}: {step}: the worker has no role {state.role!r}") from error
         return state
 
-    async def _delisted(self, step: str, state: State) -> None:
-        """Raises RapidError while the frontend knows the worker."""
-        if state.worker in await self._frontend.listed(step, state.endpoint):
-            raise RapidError(f"{self._asked(step)} still lists worker {state.worker}; it may be stuck, see its log")
+    async def _let_go(self, step: str, state: State) -> None:
+        """Raises RapidError while the frontend sends the worker requests."""
+        if state.worker in (await self._frontend.view(step, state)).served:
+            raise RapidError(f"{self._asked(step)} still sends to worker {state.worker}; it may be stuck, see its log")
 
     async def _seen(self, step: str, state: State) -> None:
-        """Raises RapidError unless the frontend sends the worker requests of its role."""
-        if state.worker not in await self._frontend.listed(step, state.endpoint):
-            todo = (
-                "see that both use the same discovery and namespace (DYN_DISCOVERY_BACKEND, DYN_FILE_KV, DYN_NAMESPACE)"
-            )
-            raise RapidError(f"{self._asked(step)} does not list worker {state.worker} at {state.endpoint}; {todo}")
-        registered = await self._frontend.registered(step, state.worker)
-        if registered is not None and state.role not in registered:
-            as_ = f"as {', '.join(sorted(registered))}" if registered else "in no role"
-            text = f"{self._asked(step)} has worker {state.worker} registered {as_}, must be {state.role}"
-            raise RapidError(f"{text}; are there peers of both roles?")
+        """Raises RapidError unless the frontend sends the worker requests of its role; NotListed when it has never
+        heard of it."""
+        view = await self._frontend.view(step, state)
+        if state.worker not in view.listed:
+            todo = f"see that both use the same discovery and namespace ({', '.join(DISCOVERY)})"
+            raise NotListed(f"{self._asked(step)} does not list worker {state.worker} at {state.endpoint}; {todo}")
+        if state.worker not in view.served:
+            text = f"{self._asked(step)} lists worker {state.worker} and does not choose it as {state.role}"
+            raise RapidError(f"{text}; see its log: are there peers of both roles?")
 
     def _asked(self, step: str) -> str:
         return f"{self._place.instance}: {step}: frontend {self._frontend.peer.endpoint.url}"
 
     async def _until(self, look: Callable[[], Awaitable[None]]) -> None:
         """Look again and again until it raises no RapidError, for a while; then raise the last."""
-        problem = RapidError(f"{self._place.instance}: the frontend has not answered within {SEEN_WITHIN_S:g} s")
+        problem = RapidError(f"{self._place.instance}: the frontend has not answered within {self.seen_within_s:g} s")
         try:
-            async with asyncio.timeout(SEEN_WITHIN_S):
+            async with asyncio.timeout(self.seen_within_s):
                 while True:
                     try:
                         return await look()

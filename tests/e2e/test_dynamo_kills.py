@@ -4,6 +4,7 @@ Only requests that were in the killed process may be lost: none for adapter and 
 while it drains are those that it has not finished; for the frontend those that it was streaming, or that found nobody.
 """
 
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,7 @@ KILLS = (
         lambda site: site.controller.kill(),
         lambda site: site.start_controller(),
         adapter_log,
-        "cannot reach controller",
+        "attached to controller",
     ),
 )
 
@@ -159,3 +160,20 @@ def back(site: Site, settled: Role) -> None:
     if settled is not DECODE:
         site.set_role(VICTIM, DECODE)
     site.becomes(VICTIM, Phase.SERVING, DECODE)
+
+
+def test_a_worker_that_stood_still_beyond_its_lease_comes_back(site: Site) -> None:
+    """Dynamo forgets it after 10 s and for good: it would hold a GPU, be well, and never get a request again."""
+    cluster = site.cluster
+    worker = cluster.workers[1]
+    site.becomes(worker.name, Phase.SERVING, PREFILL)
+    forgotten, process = worker.id, worker.process.running
+    assert process is not None
+
+    process.send_signal(signal.SIGSTOP)
+    wait_for(lambda: forgotten not in cluster.registered(), WITHIN_S, "the end of its lease")
+    process.send_signal(signal.SIGCONT)
+
+    wait_for(lambda: cluster.role_of(worker) is PREFILL, WITHIN_S, f"{worker.name} at the frontend again")
+    site.becomes(worker.name, Phase.SERVING, PREFILL)
+    assert "it is published anew" in site.adapters[worker.name].log.read_text()

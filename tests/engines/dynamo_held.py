@@ -6,6 +6,7 @@ Runs in Dynamo's environment. In the folder that HOLD names, `switch` holds it b
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rapidctl.engines.dynamo_worker.half import Half
@@ -24,7 +25,7 @@ async def build(words: Sequence[str], role: str) -> Half:
         await _pass("open")
         await half.serve()
 
-    return Half(half.runtime, half.endpoint, serve)
+    return replace(half, serve=serve)
 
 
 async def _pass(step: str) -> None:

@@ -5,8 +5,8 @@
 
 It runs in Dynamo's own environment in place of `python -m dynamo.mocker` and takes the same arguments after `--`.
 Dynamo has no call that changes a role: a role is the card and the endpoint that a worker publishes when it starts. So a
-change is, in one process: take the endpoint out of discovery; wait until no request is left; shut the runtime down;
-build the engine anew in the other role, on a new runtime with a new worker id; publish that.
+change is, in one process: take the card back; wait until no request is left; shut the runtime down; build the engine
+anew in the other role, on a new runtime with a new worker id; publish that.
 
 Nothing of RAPID is imported here, and of others nothing but Dynamo, so that `pip install --no-deps` is enough: RAPID's
 gRPC and protobuf are newer than those that engines pin, and must not be forced on them. What speaks to the controller

@@ -26,7 +26,7 @@ class Control:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._owner: object | None = None  # the connection that commands
-        self._callers = 0
+        self._callers: set[asyncio.StreamWriter] = set()
 
     @asynccontextmanager
     async def serving(self, path: Path) -> AsyncIterator[None]:
@@ -41,41 +41,52 @@ class Control:
             yield
         finally:
             server.close()
+            for caller in self._callers:
+                caller.transport.abort()
             _clear(path)
 
     async def _hear(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._callers += 1
+        self._callers.add(writer)
         try:
             with contextlib.closing(writer), contextlib.suppress(ConnectionError):
-                while self._callers <= MOST_CALLERS and (line := await _read(reader)):
+                while len(self._callers) <= MOST_CALLERS and (line := await _read(reader)):
                     writer.write(json.dumps(await self._answer(line, writer)).encode() + b"\n")
                     await writer.drain()
         finally:
-            self._callers -= 1
+            self._callers.discard(writer)
             if self._owner is writer:
                 self._owner = None
                 await self._serve_on()
 
     async def _answer(self, line: bytes, caller: object) -> dict[str, Any]:
-        """What to say."""
+        """What to say. `n`, which is anything, comes back, so that a caller knows a late answer for what it is."""
+        order: Any = {}
         try:
             order = json.loads(line)
             do, role = str(order.get("do")), str(order.get("role", ""))
             await self._do(do, role, caller)
-            return await self._worker.state()
+            return {"n": order.get("n"), **await self._worker.state()}
         except (Refused, ValueError, AttributeError) as error:
-            return {"error": str(error), "refused": True}
+            problem = {"error": str(error), "refused": True}
         except Broken as error:
             LOG.error("%s", error)
-            return {"error": str(error), "broken": True}
+            problem = {"error": str(error), "broken": True}
         except Exception as error:  # whatever Dynamo raises; its bindings know one class
             LOG.exception("cannot do %s", line[:80])
-            return {"error": f"{type(error).__name__}: {error}"}
+            problem = {"error": f"{type(error).__name__}: {error}"}
+        return {"n": order.get("n") if isinstance(order, dict) else None, **problem}
 
     async def _do(self, do: str, role: str, caller: object) -> None:
         if do == "state":
             return
-        steps = {"close": self._worker.close, "switch": lambda: self._worker.switch(role), "open": self._worker.open}
+        worker = self._worker
+        steps = {
+            "close": worker.close,
+            "delist": worker.delist,
+            "switch": lambda: worker.switch(role),
+            "open": worker.open,
+            "renew": worker.renew,
+        }
         if do not in steps:
             raise Refused(f"knows no {do[:40]!r}, but state, {', '.join(steps)}")
         if self._owner not in (None, caller):
@@ -86,6 +97,8 @@ class Control:
 
     async def _serve_on(self) -> None:
         """Its adapter has gone. If that had taken it out of service, nobody else would ever open it."""
+        if self._worker.leaving:
+            return
         LOG.warning("its adapter has gone; it serves on as %s", self._worker.role)
         if self._worker.taking:
             return

@@ -1,6 +1,7 @@
 """Dynamo's own engine without a GPU."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from rapidctl.engines.dynamo_worker.half import Half
 from rapidctl.engines.dynamo_worker.words import without_mode
@@ -9,7 +10,7 @@ from rapidctl.engines.dynamo_worker.words import without_mode
 async def mocker(words: Sequence[str], role: str) -> Half:
     """Dynamo's own engine without a GPU (dynamo.mocker), with the words of its command line. Raises ValueError."""
     from dynamo.common.utils.runtime import create_runtime
-    from dynamo.llm import EngineType, EntrypointArgs, make_engine, run_input
+    from dynamo.llm import EngineType, EntrypointArgs, make_engine, run_input, unregister_model
     from dynamo.mocker.args import parse_args, resolve_planner_profile_data
     from dynamo.mocker.config import apply_worker_engine_args_overrides, build_runtime_config, load_mocker_engine_args
     from dynamo.mocker.utils.kv_cache import compute_kv_bytes_per_token
@@ -45,4 +46,33 @@ async def mocker(words: Sequence[str], role: str) -> Half:
     )
     engine = await make_engine(runtime, entry)
     del profile
-    return Half(runtime, args.endpoint.removeprefix("dyn://"), lambda: run_input(runtime, args.endpoint, engine))
+    path = args.endpoint.removeprefix("dyn://")
+
+    async def publish() -> None:
+        await _register(runtime.endpoint(path), args, role, block_size, runtime_config)
+
+    return Half(
+        runtime,
+        path,
+        serve=lambda: run_input(runtime, args.endpoint, engine),
+        withdraw=lambda: unregister_model(runtime.endpoint(path)),
+        publish=publish,
+    )
+
+
+async def _register(endpoint: Any, args: Any, role: str, block_size: int, runtime_config: Any) -> None:
+    """Publish the card as run_input does."""
+    from dynamo.llm import ModelInput, ModelType, WorkerType, register_model
+
+    prefills = role == "prefill"
+    await register_model(
+        ModelInput.Tokens,
+        ModelType.Empty if prefills else ModelType.Chat | ModelType.Completions,
+        endpoint,
+        args.model_path,
+        args.model_name,
+        worker_type=WorkerType.Prefill if prefills else WorkerType.Decode,
+        kv_cache_block_size=block_size,
+        runtime_config=runtime_config,
+        needs=[[WorkerType.Decode if prefills else WorkerType.Prefill]],
+    )

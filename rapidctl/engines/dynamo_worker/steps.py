@@ -3,7 +3,7 @@
 import threading
 import time
 from bisect import bisect_left
-from typing import Any
+from typing import Any, Protocol
 
 from rapidctl.engines.dynamo_worker.half import Half
 
@@ -79,6 +79,12 @@ class Steps:
             count += more
             lines.append(f'rapid_fpm_tpot_seconds_bucket{{le="{bound}"}} {count}')
         return [*lines, f"rapid_fpm_tpot_seconds_sum {self._tpot_s:.6f}", f"rapid_fpm_tpot_seconds_count {count}"]
+
+
+class Ears(Protocol):
+    """Hears the forward passes of one worker, until stopped."""
+
+    def stop(self) -> None: ...
 
 
 class Listener:

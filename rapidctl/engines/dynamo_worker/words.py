@@ -50,4 +50,5 @@ def named(name: str) -> Build:
 
 
 def _pairs(words: Sequence[str]) -> list[tuple[str, str]]:
-    return list(zip(words, [*words[1:], ""], strict=True))
+    """Each word with the one after it."""
+    return list(zip(words, [*words[1:], ""], strict=False))

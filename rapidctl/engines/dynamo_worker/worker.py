@@ -5,12 +5,12 @@ import contextlib
 import logging
 import re
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rapidctl.engines.dynamo_worker.half import ROLES, Broken, Build, Half, Refused
-from rapidctl.engines.dynamo_worker.steps import Listener, Steps
+from rapidctl.engines.dynamo_worker.steps import Ears, Listener, Steps
 
 STOP_WITHIN_S = 30.0  # for a runtime that holds no request to shut down; it takes milliseconds
 LEAVE_WITHIN_S = 60.0  # on SIGTERM, for requests to end
@@ -47,15 +47,18 @@ class Worker:
     role: str
     page_url: str
     tasks: asyncio.TaskGroup
-    taking: bool = False  # requests, as far as discovery says
+    listen: Callable[[Half, Steps], Ears] = Listener
+    taking: bool = False  # requests, as far as it has told discovery
+    leaving: bool = False
     ended: asyncio.Event = field(default_factory=asyncio.Event)  # by itself
     _half: Half | None = None
+    _listed: bool = False
     _serving: asyncio.Task[None] | None = None
     _steps: Steps = field(default_factory=Steps)
-    _listener: Listener | None = None
+    _listener: Ears | None = None
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    # ---- the four steps; each says where the worker then stands ----
+    # ---- what it can be told ----
 
     async def state(self) -> dict[str, Any]:
         """Raises Refused when it cannot be told."""
@@ -69,11 +72,22 @@ class Worker:
         }
 
     async def close(self) -> None:
-        """Out of discovery; what has begun goes on."""
+        """Take the model card back: a KV router chooses it no more. The endpoint stays, for Dynamo (1.6.1) cancels the
+        requests that have just been sent to an endpoint that goes, and are not yet being answered."""
         async with self._turn:
             if self.taking:
-                await self._endpoint().unregister_endpoint_instance()
+                assert self._half is not None, "a worker that takes requests has an engine"
+                await self._half.withdraw()
                 self.taking = False
+
+    async def delist(self) -> None:
+        """Take the endpoint out of discovery as well, for routers that choose among endpoints."""
+        async with self._turn:
+            if self.taking:
+                raise Refused("it takes requests; close it first")
+            if self._serving is not None and self._listed:
+                await self._endpoint().unregister_endpoint_instance()
+                self._listed = False
 
     async def switch(self, role: str) -> None:
         """Become `role`, out of service. Raises Refused or Broken."""
@@ -94,18 +108,18 @@ class Worker:
     async def open(self) -> None:
         """Into discovery, in the role that it has."""
         async with self._turn:
-            if self._half is None:
-                self._half = await self.build(self.words, self.role)
-            if self._serving is None:
-                self._steps = Steps()
-                self._listener = Listener(self._half, self._steps)
-                self._serving = self.tasks.create_task(self._serve(self._half))
-            elif not self.taking:
-                await self._endpoint().register_endpoint_instance()
-            self.taking = True
+            await self._open()
+
+    async def renew(self) -> None:
+        """Into discovery again, after that has forgotten it: a worker that stood still for longer than its lease (10 s)
+        is taken out and, in 1.6.1, never comes back by itself. What it has is answered before. Raises Broken."""
+        async with self._turn:
+            await self._end()
+            await self._open()
 
     async def leave(self) -> None:
         """Out of service for good: no new request, those that have begun are answered."""
+        self.leaving = True
         async with self._turn:
             with contextlib.suppress(Broken):
                 await self._end(LEAVE_WITHIN_S)
@@ -120,6 +134,21 @@ class Worker:
                     steps.finished(page.finished)
 
     # ---- inside ----
+
+    async def _open(self) -> None:
+        if self.leaving:
+            raise Refused("it has been told to end")
+        if self._half is None:
+            self._half = await self.build(self.words, self.role)
+        if self._serving is None:
+            self._steps = Steps()
+            self._listener = self.listen(self._half, self._steps)
+            self._serving = self.tasks.create_task(self._serve(self._half))
+        elif not self.taking:
+            if not self._listed:
+                await self._endpoint().register_endpoint_instance()
+            await self._half.publish()
+        self.taking = self._listed = True
 
     def _endpoint(self) -> Any:
         assert self._half is not None, "a worker that takes requests has an engine"
