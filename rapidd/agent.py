@@ -1,7 +1,8 @@
 """Drives the guard: brings it what devices, controller and clock say, and performs the duties that come back, in order.
 
-No decision about watts is made here. The enforcement loop turns whenever workers have news, when a lease ends, and at
-least every TURN_S. Everything but the workers runs on one event loop, and nothing awaits in the middle of a change.
+No decision about watts is made here. The enforcement loop turns whenever workers have news, when a lease ends, before
+each report, and at least every TURN_S. Everything but the workers runs on one event loop, and nothing awaits in the
+middle of a change.
 """
 
 import asyncio
@@ -20,11 +21,13 @@ from rapidd.load.push import LoadTable
 from rapidd.talk import Talk
 from rapidd.worker import Event, HeldBy, Sampled, WriteDone
 
-TURN_S = 0.1  # the longest pause between two looks at the lease
+# The longest pause between two turns, and the longest within EAGER_S after a write. What cannot wait wakes the loop: a
+# lease that ends, a limit that moved, a draw that may be too much, a write that was read back. A turn comes with every
+# report; where those come twice a second there is none between them.
+TURN_S, SOON_S = 0.6, 0.1
 STUCK_S = 2.0  # assumed: a driver call that takes longer hangs
 FIRST_READ_S = 2.0  # at start, how long the others wait for a driver that does not say which limit is in force
 LAND_S = 3.0  # on the way out, how long to wait until every GPU has read back its fallback
-CLOCK_S = 1.0  # how often a GPU's clock is read: that takes more calls of its driver, and serves to judge ten seconds
 EAGER_S = 1.0  # after a write, for how long samples are handled at once: they show that a cut has been obeyed
 SHOW_S = 1.0  # how old the snapshot may become while no controller asks for reports
 _ANSWERS_MAX = 4096  # as in one report; the oldest are forgotten first
@@ -40,8 +43,6 @@ class GpuWorker(Protocol):
     def busy_since_s(self) -> float | None: ...
 
     def submit_write(self, limit_mw: int) -> None: ...
-
-    def submit_sample(self, *, clock: bool) -> None: ...
 
     def find_holders(self) -> None: ...
 
@@ -86,17 +87,17 @@ class Agent:
         memory: Memory,
         talk: Talk,
         clock: Callable[[], float],
-        sample_interval_s: float,
     ) -> None:
         self.ready = asyncio.Event()
         self._guard, self._inbox, self._loads, self._memory, self._talk = guard, inbox, loads, memory, talk
         self._workers = {worker.gpu: worker for worker in workers}
         self._clock = clock
-        self._sample_interval_s, self._sample_at_s = sample_interval_s, clock()
-        self._round, self._rounds_a_clock = 0, max(1, round(CLOCK_S / sample_interval_s))
         self._calm_at_s = clock() + EAGER_S
         self._land_by_s: float | None = None
         self._mistake: Exception | None = None
+        self._over: asyncio.Future[bool] | None = None  # while the loop turns
+        self._pet: Callable[[], None] = lambda: None
+        self._alarm: asyncio.TimerHandle | None = None
         self._greeting = asyncio.Lock()
         self._listeners: set[asyncio.Event] = set()
         self._unsaid: deque[GrantAnswer] = deque(maxlen=_ANSWERS_MAX)
@@ -113,39 +114,52 @@ class Agent:
 
         `pet` is called in every turn: a watchdog that watches anything else would miss a loop that hangs.
         """
-        while True:
+        self._over, self._pet = asyncio.get_running_loop().create_future(), pet
+        self._inbox.call(self._go)
+        self._go()
+        try:
+            return await self._over
+        finally:
+            self._inbox.call(lambda: None)
+            if self._alarm is not None:
+                self._alarm.cancel()
+
+    def _go(self) -> None:
+        """One turn, and the alarm for the next: plain calls, since to resume a task would be another round of the event
+        loop for each turn."""
+        if self._over is None or self._over.done():
+            return
+        try:
             wake_at_s = self.turn()
-            pet()
-            if self._land_by_s is not None and (self._landed() or self._clock() >= self._land_by_s):
-                return self._landed()
-            await self._inbox.wait(max(0.0, wake_at_s - self._clock()))
+            self._pet()
             if self._mistake is not None:
                 raise self._mistake
+        except Exception as mistake:
+            self._over.set_exception(mistake)
+            return
+        if self._land_by_s is not None and (self._landed() or self._clock() >= self._land_by_s):
+            self._over.set_result(self._landed())
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+        pause_s = max(0.0, wake_at_s - self._clock())
+        self._alarm = asyncio.get_running_loop().call_later(pause_s, self._go)
 
     def turn(self) -> float:
-        """Take what workers delivered, look at the clock, ask for samples; when to turn again at the latest."""
+        """Take what workers delivered and look at the clock; when to turn again at the latest."""
         for event in self._inbox.take():
             self._perform(self._heard(event))
         at_s = self._clock()
         self._perform(self._guard.tick(at_s))
-        self._inbox.eager = at_s < self._calm_at_s
-        if at_s >= self._sample_at_s:
-            self._sample(at_s)
+        self._watch(at_s)
+        eager = at_s < self._calm_at_s
+        self._inbox.eager, self._inbox.alarms_mw = eager, self._guard.alarms_mw()
         if at_s - self.snapshot.report.node_time_s >= SHOW_S:
             self.snapshot = self._look(at_s)
         if self._guard.ready:
             self.ready.set()
-        deadline_s = self._guard.next_deadline_s()
-        return min(at_s + TURN_S, self._sample_at_s, at_s + TURN_S if deadline_s is None else deadline_s)
-
-    def _sample(self, at_s: float) -> None:
-        """Ask for a round of samples; rounds that were missed are not made up for."""
-        next_s = self._sample_at_s + self._sample_interval_s
-        self._sample_at_s = next_s if next_s > at_s else at_s + self._sample_interval_s
-        self._round += 1
-        for at, worker in enumerate(self._workers.values(), self._round):
-            worker.submit_sample(clock=at % self._rounds_a_clock == 0)  # each in another round than the next
-        self._watch(at_s)
+        deadline_s, turn_s = self._guard.next_deadline_s(), at_s + (SOON_S if eager else TURN_S)
+        return turn_s if deadline_s is None else min(turn_s, deadline_s)
 
     def stop(self) -> None:
         """Give every grant up and go down; `run` returns when that is done, or after LAND_S."""
@@ -181,6 +195,7 @@ class Agent:
 
     def report(self) -> NodeReport:
         """The node now, with every answer that no report has carried yet; the next report will not have them."""
+        self._go()
         at_s = self._clock()
         with self._mistakes_end_the_daemon():
             report = self._loaded(self._guard.report(at_s, self._loads.fresh(at_s)))
@@ -320,18 +335,19 @@ class Agent:
 async def first_limits(workers: Sequence[GpuWorker], inbox: Inbox) -> dict[str, int | None]:
     """The limit in force on each GPU before anything is written; None where the driver did not tell in time."""
     limits_mw: dict[str, int | None] = {worker.gpu: None for worker in workers}
-    unread = set(limits_mw)
-    for worker in workers:
-        worker.submit_sample(clock=True)
+    unread, news = set(limits_mw), asyncio.Event()
+    inbox.call(news.set)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(FIRST_READ_S):
             while unread:
-                await inbox.wait(TURN_S)
                 for event in inbox.take():
                     if not isinstance(event, Sampled):
                         continue  # the driver told something; every GPU is written in any case
                     limits_mw[event.gpu] = None if event.limit is None else event.limit.enforced_mw
                     unread.discard(event.gpu)
+                if unread:
+                    await news.wait()
+                    news.clear()
     return limits_mw
 
 

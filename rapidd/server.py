@@ -158,10 +158,11 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
         """
         loop = asyncio.get_running_loop()
         while not stream.over:
-            stream.news.clear()
+            report = self._agent.report()
+            stream.news.clear()  # it is all in there
             alarm = loop.call_later(interval_s, stream.news.set)
             try:
-                await context.write(encode_report(self._agent.report()))
+                await context.write(encode_report(report))
                 await stream.news.wait()
             finally:
                 alarm.cancel()

@@ -21,6 +21,7 @@ from rapidd.events import EventThread
 from rapidd.inbox import Inbox
 from rapidd.load.owners import check_gpus
 from rapidd.load.push import LoadTable
+from rapidd.pace import Every
 from rapidd.state import State
 from rapidd.talk import Talk
 from rapidd.worker import Worker
@@ -94,7 +95,9 @@ async def begin(
     """Start the threads and let every GPU go to its fallback. Raises ConfigInvalid or JournalCorrupt before that."""
     fallbacks_mw, memory = fallbacks_of(devices, config), state.load_memory()
     inbox, loads = Inbox(len(devices)), LoadTable(config.load.max_instances)
-    workers = tuple(Worker(device, inbox.deliver, clock) for device in devices)
+    interval_s = float(config.report.sample_interval_s)
+    paces = [Every(interval_s, number) for number in range(len(devices))]
+    workers = tuple(Worker(device, inbox.deliver, clock, pace) for device, pace in zip(devices, paces, strict=True))
     events = EventThread(backend, inbox.deliver)
     events.start()
     for worker in workers:
@@ -115,7 +118,6 @@ async def begin(
         memory=state,
         talk=Talk(log, clock),
         clock=clock,
-        sample_interval_s=config.report.sample_interval_s,
     )
     description = NodeDescription(
         node=config.node.name,

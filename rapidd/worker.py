@@ -1,18 +1,21 @@
-"""One thread and one bounded queue per GPU: set, read back, compare. Nothing else calls a device.
+"""One thread per GPU: set, read back, compare. Nothing else calls a device.
 
-The queue holds at most one write, one sample and one listing of processes, done in that order: an older sample can
-wait, a cut cannot.
+It samples at its own pace, and at most one write and one listing of processes wait for it. A write comes first, then a
+sample that is due: a sample can wait, a cut cannot.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from queue import SimpleQueue
 from typing import TypeVar
+
+from msgspec import Struct
 
 from rapid.core.errors import DeviceError, DeviceMismatch, LimitRefused
 from rapidd.device.base import Device, DeviceEvent, Holder, LimitReading, PowerReading
+from rapidd.pace import Pace
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +34,7 @@ class WriteDone:
     at_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Sampled:
+class Sampled(Struct, frozen=True):
     """A reading of limit and power; None for one that failed, `error` says why (the first, if both did).
 
     `limit_at_s` is taken after the limit was read, `power_at_s` before the power was, less the age of the sensor's
@@ -68,17 +70,19 @@ class Worker:
     there. Whatever a device raises comes as an event. Any thread may call any method, and none but `stop` waits.
     """
 
-    def __init__(self, device: Device, deliver: Callable[[Event], None], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, device: Device, deliver: Callable[[Event], None], clock: Callable[[], float], pace: Pace
+    ) -> None:
         self.gpu = device.info.gpu
-        self._device, self._deliver, self._clock = device, deliver, clock
+        self._device, self._deliver, self._clock, self._pace = device, deliver, clock, pace
         self._lock = threading.Lock()
-        # One ring for each thing submitted. At 80 samples a second, a Condition costs twice as much as a queue in C.
-        self._bell: SimpleQueue[None] = SimpleQueue()
+        # Held but for the moment in which it rings. At 80 samples a second, a Condition would cost twice as much.
+        self._bell = threading.Lock()
+        self._bell.acquire()
         self._write_mw: int | None = None
         self._write_outstanding = (
             False  # From submit_write until just before its WriteDone; at most one, as Guard says.
         )
-        self._sample_wanted = self._clock_wanted = False
         self._listing: Callable[[tuple[int, ...]], None] | None = None
         self._stopping = False
         self._busy_since_s: float | None = None
@@ -100,16 +104,7 @@ class Worker:
             assert not self._stopping, f"gpu {self.gpu}: write of {limit_mw} mW after stop"
             assert not self._write_outstanding, f"gpu {self.gpu}: write of {limit_mw} mW while another is outstanding"
             self._write_mw, self._write_outstanding = limit_mw, True
-        self._bell.put(None)
-
-    def submit_sample(self, *, clock: bool) -> None:
-        """Read limit and power soon, and if `clock` what else the device tells; one that waits already is enough."""
-        with self._lock:
-            self._clock_wanted |= clock
-            if self._sample_wanted:
-                return
-            self._sample_wanted = True
-        self._bell.put(None)
+        self._ring()
 
     def find_holders(self) -> None:
         """Find out who holds the device open, and deliver it. It asks the operating system and takes its time, so it
@@ -125,7 +120,7 @@ class Worker:
         with nothing if the device does not tell. Of two that wait the later is done, the other never."""
         with self._lock:
             self._listing = done
-        self._bell.put(None)
+        self._ring()
 
     def stop(self, timeout_s: float) -> bool:
         """Drop what has not begun, wait for what has; False if it did not end in timeout_s, so a driver call hangs.
@@ -134,10 +129,14 @@ class Worker:
         """
         with self._lock:
             self._stopping = True
-        self._bell.put(None)
+        self._ring()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
+
+    def _ring(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it has rung, and nobody has heard it yet
+            self._bell.release()
 
     def _run(self) -> None:
         while (work := self._next()) is not None:
@@ -169,13 +168,13 @@ class Worker:
                 if self._write_mw is not None:
                     limit_mw, self._write_mw = self._write_mw, None
                     return partial(self._write, limit_mw)
-                if self._sample_wanted:
-                    clock, self._sample_wanted, self._clock_wanted = self._clock_wanted, False, False
-                    return partial(self._sample, clock=clock)
+                at_s = self._clock()
+                if (left_s := self._pace.left_s(at_s)) <= 0:
+                    return partial(self._sample, clock=self._pace.begin(at_s))
                 if self._listing is not None:
                     done, self._listing = self._listing, None
                     return partial(self._list, done)
-            self._bell.get()
+            self._bell.acquire(timeout=left_s)
 
     def _write(self, limit_mw: int) -> WriteDone:
         error: DeviceError | LimitRefused | None = None

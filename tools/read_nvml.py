@@ -14,6 +14,8 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from msgspec import structs
+
 from rapid.core.errors import RapidError
 from rapidd.device.base import Device
 from rapidd.device.nvml_read import Field
@@ -64,7 +66,7 @@ def look_at(device: Device) -> dict[str, Any]:
     }
     return {
         "info": asdict(device.info),
-        "limit": asdict(limit),
+        "limit": structs.asdict(limit),
         "before": told(before),
         "after": told(after),
         "processes": device.processes(),
@@ -72,12 +74,12 @@ def look_at(device: Device) -> dict[str, Any]:
         "fields": {field.name: field_of(pynvml, handle, field) for field in Field},
         "getters": {name: value_of(pynvml, get) for name, get in getters(pynvml, handle).items()},
         "latencies_us": {name: quantiles_us(pynvml, call) for name, call in (verbs | getters(pynvml, handle)).items()},
-        "limit_in_the_end": asdict(device.read_limit()),
+        "limit_in_the_end": structs.asdict(device.read_limit()),
     }
 
 
 def told(power: Any) -> dict[str, Any]:
-    return asdict(power) | {"slowdown": None if power.slowdown is None else power.slowdown.value}
+    return structs.asdict(power) | {"slowdown": None if power.slowdown is None else power.slowdown.value}
 
 
 def getters(nvml: Any, handle: Any) -> dict[str, Callable[[], Any]]:

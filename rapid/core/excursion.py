@@ -50,9 +50,10 @@ class Bound:
     def budget_mw(self) -> int:
         return self.leave_mw if self.hard_mw is None else min(self.leave_mw, self.hard_mw)
 
-    def is_passed(self, draw_mw: float, draw_tolerance: float) -> bool:
-        hard = self.hard_mw is not None and draw_mw > self.hard_mw
-        return hard or draw_mw > self.leave_mw * (1 + draw_tolerance)
+    def most_mw(self, draw_tolerance: float) -> float:
+        """The most that may be measured."""
+        leave_mw = self.leave_mw * (1 + draw_tolerance)
+        return leave_mw if self.hard_mw is None else min(leave_mw, self.hard_mw)
 
 
 @dataclass(slots=True)
@@ -72,7 +73,7 @@ class Excursion:
     def look(self, draw_mw: int, bound: Bound, at_s: float) -> Cut | LetGo | None:
         """A sample of the whole node: what must be done now."""
         settings, waited_s = self.settings, at_s - self._cut_s
-        if bound.is_passed(draw_mw, settings.draw_tolerance):
+        if draw_mw > bound.most_mw(settings.draw_tolerance):
             self._over += 1
             if self._over < settings.samples or waited_s < settings.settle_s:
                 return None

@@ -14,7 +14,7 @@ that is newer than all before it, meant for this incarnation, and not past its t
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from rapid.core.cluster import (
@@ -256,6 +256,10 @@ class Guard:
         """When the lease in force ends (None: no lease)."""
         return self._lease_until_s
 
+    def alarms_mw(self) -> Mapping[str, int]:
+        """By GPU, the draw above which the samples should be brought at once: the node may draw too much."""
+        return {} if self.vigil is None else self.vigil.alarms_mw()
+
     def tick(self, at_s: float) -> list[Duty]:
         """Land when the lease is over; try again what has failed."""
         if self.vigil is not None:
@@ -271,18 +275,9 @@ class Guard:
         left_s = 0.0 if self._lease_until_s is None else max(0.0, self._lease_until_s - at_s)
         vigil = self.vigil
         gpus = tuple(gpu.report(vigil.of(name) if vigil else None) for name, gpu in self._gpus.items())
-        return NodeReport(
-            self.node,
-            self.incarnation,
-            self._report_seq,
-            at_s,
-            self.mark,
-            left_s,
-            gpus,
-            loads,
-            answers,
-            watch=vigil.report() if vigil else NodeWatch(),
-        )
+        watch = vigil.report() if vigil else NodeWatch()
+        about = (self.node, self.incarnation, self._report_seq, at_s, self.mark, left_s)
+        return NodeReport(*about, gpus, loads, answers, watch=watch)
 
     # ---- helpers ----
 

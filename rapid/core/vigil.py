@@ -61,6 +61,16 @@ class Vigil:
         """What the node draws; a GPU whose draw is not known counts as the worst that it could be."""
         return sum(self._draw_mw(gpu, at_s) for gpu in self._gpus)
 
+    def alarms_mw(self) -> dict[str, int]:
+        """By GPU, its share of what the node may draw: while none is measured above its own, neither are all together
+        above theirs, and a look at them can wait a little."""
+        if not self._cuts:
+            return {}
+        leaves_mw = {gpu.spec.gpu: self._leave_mw(gpu) for gpu in self._gpus}
+        leave_mw = sum(leaves_mw.values())
+        most_mw = Bound(leave_mw, self._hard_mw).most_mw(self._settings.draw_tolerance)
+        return {gpu: int(each_mw * most_mw / leave_mw) for gpu, each_mw in leaves_mw.items()}
+
     @property
     def bound(self) -> Bound:
         return Bound(sum(self._leave_mw(gpu) for gpu in self._gpus), self._hard_mw)

@@ -6,6 +6,8 @@ Calls block and may be slow; only the GPU's own worker thread makes them. `holde
 from dataclasses import dataclass
 from typing import Protocol
 
+from msgspec import Struct  # for what is made for every sample: a frozen dataclass takes ten times as long
+
 from rapid.core.cluster import EventKind, Slowdown
 from rapid.core.errors import DeviceError, LimitRefused
 
@@ -39,8 +41,7 @@ class DeviceInfo:
             raise LimitRefused(self.gpu, asked_mw=limit_mw, floor_mw=self.floor_mw, ceiling_mw=self.ceiling_mw)
 
 
-@dataclass(frozen=True, slots=True)
-class LimitReading:
+class LimitReading(Struct, frozen=True, gc=False):
     """The limit that user space last asked for (None: the driver does not tell) and the one the device enforces.
 
     They differ while someone else, a BMC say, holds a lower limit; when that goes away the requested one is in force.
@@ -50,8 +51,7 @@ class LimitReading:
     enforced_mw: int
 
 
-@dataclass(frozen=True, slots=True)
-class PowerReading:
+class PowerReading(Struct, frozen=True, gc=False):
     """Draw, energy counter, clock of the processors, and why it is slow. None: the device cannot tell; a draw that is
     not told counts as the worst it could be.
 

@@ -6,6 +6,7 @@ its Python wrapper drops the status, so a refused limit looks like a set one.
 
 import time
 from contextlib import suppress
+from ctypes import byref
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -70,15 +71,14 @@ class NvmlBackend:
         self._watch.close(self._session.stop)
 
     def _listen(self, timeout_s: float) -> DeviceEvent | None:
-        nvml = self._session.nvml
         if self._session.events is None:
             self._watch.rest(timeout_s)
             return None
-        try:
-            # Rounded up: with no milliseconds left to wait, the caller would ask again and again until its time is up.
-            data = nvml.nvmlEventSetWait_v2(self._session.events, ceil(1000 * timeout_s))
-        except nvml.NVMLError as error:
-            if error.value != Status.TIMEOUT:
+        data, wait = self._session.nvml.c_nvmlEventData_t(), self._session.nvml.nvmlLib.nvmlEventSetWait_v2
+        # Not by the binding's function, which raises whenever nothing happens: four times a second, for ever. Rounded
+        # up: with no milliseconds left to wait, the caller would ask again and again until its time is up.
+        if status := wait(self._session.events, byref(data), ceil(1000 * timeout_s)):
+            if status != Status.TIMEOUT:
                 self._watch.rest(timeout_s)  # it did not wait, so we do
             return None
         number = int(data.eventData)

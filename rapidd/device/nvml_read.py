@@ -21,8 +21,8 @@ class Field(IntEnum):
     LIMIT_REQUESTED = 192
 
 
-# nvmlFieldValue_t: field, scope, timestamp, latency, type, status, and eight bytes of which a type may use but some.
-_FIELD_VALUE = Struct("@IIqqIIQ")
+# The end of nvmlFieldValue_t: type, status, and eight bytes of which a type may use but some.
+_FIELD_VALUE = Struct("@24xIIQ")
 _MASKS = {1: 0xFFFF_FFFF, 2: 0xFFFF_FFFF_FFFF_FFFF, 3: 0xFFFF_FFFF_FFFF_FFFF}  # nvmlValueType_t: those without a sign
 
 # nvmlClocksEventReasons. HW_SLOWDOWN stands for two of the others, or for a reason without a bit of its own.
@@ -68,8 +68,8 @@ class Values:
             return [None] * len(values)
         # Each value has a status of its own; the status of the call says nothing about it.
         return [
-            None if self._failed(status) or kind not in _MASKS else value & _MASKS[kind]
-            for _, _, _, _, kind, status, value in _FIELD_VALUE.iter_unpack(values)
+            None if (status and self._failed(status)) or kind not in _MASKS else value & _MASKS[kind]
+            for kind, status, value in _FIELD_VALUE.iter_unpack(values)
         ]
 
     def _failed(self, status: int) -> bool:

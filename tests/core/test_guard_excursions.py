@@ -4,9 +4,13 @@ Promises 1, 2 and 6: the budget holds, failing is downward, nothing unmeasured i
 """
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rapid.core.drift import FenceSettings
+from rapid.core.duties import GuardedGpu
 from rapid.core.excursion import ExcursionSettings
+from rapid.core.guarded import at_start
 from rapid.core.vigil import Vigil
 from tests.core.hosts import CEILING, FALLBACK, Host, W
 from tests.core.watchers import fight, gpu, teller
@@ -58,6 +62,41 @@ def test_a_node_that_draws_more_than_it_may_cuts_within_two_samples() -> None:
     assert drawn(host) <= HARD_MW * 1.04
     watch = host.report().watch
     assert (watch.excursions, watch.excursion) == (1, "draws 1100 W, may draw 1000 W: limits cut to 87 %")
+
+
+def test_a_node_that_passes_its_bound_has_a_gpu_that_passes_its_alarm() -> None:
+    """Promise 6: who brings samples may let those wait in which no GPU draws more than its alarm."""
+    host = watchful()
+    assert sum(host.guard.alarms_mw().values()) == HARD_MW
+    greedy(host, "g0", 600 * W)
+    assert host.devices["g0"].draw_mw > host.guard.alarms_mw()["g0"]
+
+
+def test_without_a_hard_budget_the_alarms_allow_for_the_error_of_the_sensors() -> None:
+    host = watchful(None)
+    assert host.guard.alarms_mw() == {"g0": 525 * W, "g1": 525 * W}
+
+
+def test_nobody_is_alarmed_where_nobody_cuts() -> None:
+    host = teller(hard_budget_mw=HARD_MW, vigil=Vigil(ExcursionSettings(), HARD_MW, cuts=False))
+    assert host.guard.alarms_mw() == {}
+    assert teller().guard.alarms_mw() == {}
+
+
+@given(
+    leaves_mw=st.lists(st.integers(100 * W, 900 * W), min_size=1, max_size=8),
+    shares=st.lists(st.floats(0, 1), min_size=8, max_size=8),
+    hard_mw=st.none() | st.integers(100 * W, 8_000 * W),
+)
+def test_draws_within_every_alarm_are_within_the_bound(
+    leaves_mw: list[int], shares: list[float], hard_mw: int | None
+) -> None:
+    vigil = Vigil(ExcursionSettings(), hard_mw)
+    specs = [GuardedGpu(f"g{i}", i, 100 * W, 900 * W, 100 * W, each_mw) for i, each_mw in enumerate(leaves_mw)]
+    vigil.begin([at_start(spec, FenceSettings()) for spec in specs], 0.0)
+    alarms_mw = vigil.alarms_mw()
+    draws_mw = [int(alarm_mw * share) for alarm_mw, share in zip(alarms_mw.values(), shares, strict=False)]
+    assert sum(draws_mw) <= vigil.bound.most_mw(ExcursionSettings().draw_tolerance)
 
 
 def test_it_cuts_again_until_it_is_below_and_never_below_the_floor() -> None:

@@ -62,7 +62,7 @@ AREAS = (
         (*NOUNS, *NODE_CORE, "rapid.core.findings", "rapid.facts", *DAEMON),
         (*SERVER, "click", "msgspec", "psutil"),
     ),
-    Area("rapidd.device", NOUNS, ("pynvml", "amdsmi", "psutil")),
+    Area("rapidd.device", NOUNS, ("pynvml", "amdsmi", "msgspec", "psutil")),
     Area("rapidd.device.sim", (*NOUNS, "rapid.simgpu", "rapidd.device")),
     Area(
         "rapidd.load", (*NOUNS, *DAEMON, "rapid.core.scraped", "rapid.pages", "rapidd.talk"), (*SERVER, "h11", "psutil")

@@ -21,6 +21,7 @@ from rapidd.agent import Agent, first_limits
 from rapidd.device.base import DeviceInfo, Holder, LimitReading, PowerReading
 from rapidd.inbox import Inbox
 from rapidd.load.push import LoadTable
+from rapidd.pace import Every
 from rapidd.server import NodeService, serving_node
 from rapidd.talk import Talk
 from rapidd.worker import Worker
@@ -102,7 +103,7 @@ async def live_node(memory: GuardMemory | None = None, kind: type[Guard] = Guard
     """Two GPUs, every one landed before this begins; the node is stopped in order at the end."""
     devices = [MemoryDevice(index) for index in range(len(GPUS))]
     inbox, loads, keeper = Inbox(len(devices)), LoadTable(4), ScriptedMemory()
-    workers = [Worker(device, inbox.deliver, time.monotonic) for device in devices]
+    workers = [Worker(device, inbox.deliver, time.monotonic, Every(0.1, i)) for i, device in enumerate(devices)]
     for worker in workers:
         worker.start()
     limits_mw = await first_limits(workers, inbox)
@@ -119,7 +120,6 @@ async def live_node(memory: GuardMemory | None = None, kind: type[Guard] = Guard
         memory=keeper,
         talk=Talk(log, time.monotonic),
         clock=time.monotonic,
-        sample_interval_s=0.1,
     )
     gpus = tuple(GpuDescription(gpu, i, "memory", "1", FLOOR_MW, CEILING_MW, FALLBACK_MW) for i, gpu in enumerate(GPUS))
     service = NodeService(agent, NodeDescription(NODE, "1.2.3", "memory", guard.incarnation, None, gpus), log)

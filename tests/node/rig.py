@@ -31,7 +31,6 @@ class ScriptedWorker:
         self.held = False
         self.busy_since_s: float | None = None
         self.writes: list[int] = []
-        self.samples = self.clocks = 0
         self.holders: tuple[Holder, ...] = ()
 
     def submit_write(self, limit_mw: int) -> None:
@@ -45,13 +44,12 @@ class ScriptedWorker:
         done = WriteDone(self.gpu, self.writes[-1], self._reading(), self.error, self._rig.now_s)
         self._rig.inbox.deliver(done)
 
-    def submit_sample(self, *, clock: bool) -> None:
-        self.samples += 1
-        self.clocks += clock
+    def sample(self) -> None:
+        """As it does at its own pace."""
         if self.held:
             return
         at_s = self._rig.now_s
-        power = None if self.error else PowerReading(self.draw_mw, 5_000, clock_mhz=self.clock_mhz if clock else None)
+        power = None if self.error else PowerReading(self.draw_mw, 5_000, clock_mhz=self.clock_mhz)
         self._rig.inbox.deliver(Sampled(self.gpu, self._reading(), power, self.error, at_s, at_s))
 
     def find_holders(self) -> None:
@@ -110,7 +108,6 @@ class Rig:
             memory=self.memory,
             talk=self.talk,
             clock=self.clock,
-            sample_interval_s=0.1,
         )
         return self.agent
 
@@ -118,9 +115,15 @@ class Rig:
         return self.now_s
 
     def turn(self, after_s: float = 0.0) -> float:
-        """One turn of the loop after_s from now; how long it lets the loop sleep."""
+        """One turn of the loop after_s from now, then a sample of each GPU; how long it lets the loop sleep."""
         self.now_s += after_s
-        return self.agent.turn() - self.now_s
+        sleeps_s = self.agent.turn() - self.now_s
+        self.sample()
+        return sleeps_s
+
+    def sample(self) -> None:
+        for worker in self.workers.values():
+            worker.sample()
 
     async def lead(self, epoch: int = 1, controller_id: str = CONTROLLER) -> None:
         self.turn()

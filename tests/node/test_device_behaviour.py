@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from msgspec import structs
 
 from rapid.core.errors import DeviceDenied, DeviceLost, DeviceMismatch, LimitRefused
 from rapid.sim.model.power import Lag
@@ -250,10 +251,10 @@ def test_limit_and_draw_read_together_are_what_they_are_apart(host: Host, device
     host.cap(200_000)
     apart = device.read_limit(), device.read_power()
     limit, power = device.read_both(clock=True)
-    assert (limit, replace(power, energy_mj=apart[1].energy_mj)) == apart
+    assert (limit, structs.replace(power, energy_mj=apart[1].energy_mj)) == apart
     assert limit == host.reads(250_000, 200_000)
     brief = device.read_both(clock=False)[1]
-    assert brief == replace(power, energy_mj=brief.energy_mj, clock_mhz=None, slowdown=None)
+    assert brief == structs.replace(power, energy_mj=brief.energy_mj, clock_mhz=None, slowdown=None)
 
 
 def test_two_backends_see_the_same_device(host: Host, device: Device) -> None:

@@ -119,6 +119,7 @@ async def test_a_gpu_that_comes_back_gets_its_limit_again(host: NvmlHost) -> Non
         while report.gpus[0].health is not GpuHealth.OK:
             report = await next_report(call)
         call.cancel()
+    await wait_until(lambda: host.logged("gpu back"), DEADLINE_S, "the return in the log")
     assert [line["about"] for line in host.logged("gpu back")] == [host.names[0]]
     assert max(entry.asked_mw for entry in host.nvml.record() if entry.pid == daemon.process.pid) == 650_000
 

@@ -3,14 +3,13 @@
 import queue
 import threading
 from collections.abc import Iterator
-from itertools import count
 
 import pytest
 
 from rapid.core.errors import DeviceDenied, DeviceError, DeviceLost, DeviceMismatch, LimitRefused
 from rapidd.device.base import DeviceInfo, Holder, LimitReading, PowerReading
 from rapidd.worker import Event, HeldBy, Sampled, Worker, WriteDone
-from tests.node.at_work import TIMEOUT_S, AtWork
+from tests.node.at_work import TIMEOUT_S, AtWork, OnDemand
 
 
 class ScriptedDevice:
@@ -87,7 +86,7 @@ class Rig(AtWork):
         """Begin a sample whose call does not end before the device `may_go`."""
         self.device.may_go.clear()
         self.device.entered.clear()
-        self.worker.submit_sample(clock=False)
+        self.pace.clock, self.pace.due = False, True
         assert self.device.entered.wait(TIMEOUT_S)
 
 
@@ -208,16 +207,6 @@ def test_the_clock_is_left_out_unless_it_is_asked_for(rig: Rig) -> None:
     assert rig.device.calls == ["both"]
 
 
-def test_of_samples_that_wait_as_one_any_may_ask_for_the_clock(rig: Rig) -> None:
-    rig.hold()
-    for clock in (False, True, False):
-        rig.worker.submit_sample(clock=clock)
-    rig.device.may_go.set()
-    assert [type(rig.event()) for _ in range(2)] == [Sampled, Sampled]
-    rig.sample(clock=False)
-    assert rig.device.calls == ["both", "both and clock", "both"]
-
-
 def test_what_is_read_apart_proves_that_the_draw_came_after_the_limit(rig: Rig) -> None:
     # Both fail at 1.0; the limit is read in the second before 2.0, the power in the second after.
     rig.device.raises = {"read_both": DeviceError("GPU-a", "not together")}
@@ -236,22 +225,11 @@ def test_an_averaged_draw_does_not_pass_for_one_measured_after_the_limit(rig: Ri
 
 def test_a_write_goes_before_a_waiting_sample(rig: Rig) -> None:
     rig.hold()
-    rig.worker.submit_sample(clock=False)
+    rig.pace.due = True
     rig.worker.submit_write(500_000)
     rig.device.may_go.set()
     kinds = [type(rig.event()) for _ in range(3)]
     assert kinds == [Sampled, WriteDone, Sampled]
-
-
-def test_samples_that_wait_are_one_sample(rig: Rig) -> None:
-    rig.hold()
-    for _ in range(1000):
-        rig.worker.submit_sample(clock=False)
-    rig.device.may_go.set()
-    assert [type(rig.event()) for _ in range(2)] == [Sampled, Sampled]
-    rig.write(500_000)  # Any sample left over would have come before this one's end or would be seen below.
-    assert rig.events.empty()
-    assert rig.device.calls == ["both", "both", "set 500", "limit"]
 
 
 def test_a_second_write_while_one_is_outstanding_is_our_own_mistake(rig: Rig) -> None:
@@ -273,7 +251,7 @@ def test_the_next_write_may_be_submitted_from_within_deliver() -> None:
         limit_mw = next(limits, None)
         done.set() if limit_mw is None else worker.submit_write(limit_mw)
 
-    worker = Worker(device, deliver, device.clock)
+    worker = Worker(device, deliver, device.clock, OnDemand())
     worker.start()
     worker.submit_write(600_000)
     assert done.wait(TIMEOUT_S)
@@ -311,7 +289,7 @@ def test_a_write_after_stop_is_our_own_mistake(rig: Rig) -> None:
 
 def test_a_worker_that_was_never_started_stops() -> None:
     device = ScriptedDevice()
-    assert Worker(device, queue.Queue[Event]().put, device.clock).stop(TIMEOUT_S)
+    assert Worker(device, queue.Queue[Event]().put, device.clock, OnDemand()).stop(TIMEOUT_S)
 
 
 def test_workers_of_several_gpus_do_not_wait_for_each_other() -> None:
@@ -330,28 +308,11 @@ def test_submitting_never_waits_for_the_device(rig: Rig) -> None:
     def submit() -> None:
         rig.worker.submit_write(500_000)
         for _ in range(100):
-            rig.worker.submit_sample(clock=False)
+            rig.worker.submit_list(lambda _: None)
         finished.set()
 
     threading.Thread(target=submit).start()
     assert finished.wait(TIMEOUT_S)
-
-
-def test_the_time_is_taken_before_a_sample_and_after_it() -> None:
-    # A clock that counts its own readings shows their order among the device's calls.
-    device, events = ScriptedDevice(), queue.Queue[Event]()
-    ticks = count()
-
-    def clock() -> float:
-        device.calls.append("clock")
-        return float(next(ticks))
-
-    worker = Worker(device, events.put, clock)
-    worker.start()
-    worker.submit_sample(clock=False)
-    events.get(timeout=TIMEOUT_S)
-    assert worker.stop(TIMEOUT_S)
-    assert device.calls[1:] == ["clock", "both", "clock"]
 
 
 # ---- who holds the device ----
