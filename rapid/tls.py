@@ -38,18 +38,19 @@ class TlsConfig:
 
 
 def handed_over(tls: TlsConfig, environ: Mapping[str, str] = os.environ) -> TlsConfig:
-    """The files as this process can read them: a copy that systemd has handed over stands in for the file itself.
+    """The files as this process can read them."""
+    return TlsConfig(*(copy_of(path, environ) for path in (tls.ca, tls.cert, tls.key)))
+
+
+def copy_of(path: Path, environ: Mapping[str, str] = os.environ) -> Path:
+    """The copy that systemd has handed over, which stands in for the file; the file itself, if there is none.
 
     LoadCredential=tls:/etc/rapid/tls makes /etc/rapid/tls/h1.key, which is root's, $CREDENTIALS_DIRECTORY/tls_h1.key,
     which is the service's own. So the configuration names the same file for the service and for root's shell.
     """
     folder = environ.get("CREDENTIALS_DIRECTORY", "")
-
-    def copy_of(path: Path) -> Path:
-        copy = Path(folder, f"{path.parent.name}_{path.name}")
-        return copy if folder and copy.is_file() else path
-
-    return TlsConfig(copy_of(tls.ca), copy_of(tls.cert), copy_of(tls.key))
+    copy = Path(folder, f"{path.parent.name}_{path.name}")
+    return copy if folder and copy.is_file() else path
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from rapid.core.events import BudgetOrdered, Delivered
 from rapid.core.facility.nouns import BudgetOrder
 from rapid.core.status import Status
 from rapid.streams import first_of
+from rapid.tls import copy_of
 from rapidctl.controller.facility.board import Board
 from rapidctl.controller.facility.dsx import SET_FILTER, Flex
 from rapidctl.controller.facility.keys import BadSignature, KeyRing
@@ -279,11 +280,12 @@ def _tls_context(config: MqttTable) -> ssl.SSLContext | None:
         return None
     where = "mqtt.tls.ca"
     try:
-        context = ssl.create_default_context(cafile=config.tls.ca)
+        context = ssl.create_default_context(cafile=copy_of(config.tls.ca))
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if config.tls.cert is not None:
             where = "mqtt.tls.cert"
-            context.load_cert_chain(config.tls.cert, config.tls.key, password="")
+            key = config.tls.key and copy_of(config.tls.key)
+            context.load_cert_chain(copy_of(config.tls.cert), key, password="")
     except (OSError, ssl.SSLError) as error:
         raise ConfigInvalid(where, f"cannot be used: {str(error).lower()}") from error
     return context
@@ -293,6 +295,6 @@ def _password(config: MqttTable) -> str | None:
     if config.password_file is None:
         return None
     try:
-        return config.password_file.read_text().strip()
+        return copy_of(config.password_file).read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigInvalid("mqtt.password_file", f"cannot read {config.password_file}: {error}") from error

@@ -150,6 +150,26 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
             check(config.mqtt)
 
 
+def test_copies_that_systemd_has_handed_over_stand_in_for_files_of_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under its unit the controller cannot read /etc/rapid/controller-tls: it is given copies of what lies there."""
+    copies = tmp_path / "credentials"
+    copies.mkdir()
+    Signer("a").publish(copies / "controller-tls_bms.pem")
+    (copies / "controller-tls_password").write_text("secret")
+    named = KEY.replace("bms.pem", "controller-tls/bms.pem")
+    mqtt = 'username = "u"\npassword_file = "controller-tls/password"\n' + named
+    config = parse_controller_config(section(mqtt), path=tmp_path / "c.toml")
+    assert config.mqtt is not None
+    with pytest.raises(ConfigInvalid, match="cannot read"):
+        check(config.mqtt)
+
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(copies))
+
+    check(config.mqtt)
+
+
 def test_a_key_ring_of_nobody_believes_nobody() -> None:
     from rapidctl.controller.facility.keys import BadSignature
 

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 
 from rapid.config.mqtt import MqttKeyTable
 from rapid.core.errors import ConfigInvalid, RapidError
+from rapid.tls import copy_of
 
 RSA_LEAST_BITS = 2048
 ES256, RS256 = "ES256", "RS256"
@@ -119,6 +120,6 @@ def _algorithm(key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey, path: Path, wh
 
 def _read(path: Path, where: str) -> bytes:
     try:
-        return path.read_bytes()
+        return copy_of(path).read_bytes()
     except OSError as error:
         raise ConfigInvalid(where, f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
