@@ -17,7 +17,7 @@ from rapid.core.errors import DeviceDenied, DeviceError, DeviceLost, DeviceMisma
 from rapid.core.guard import Duty, FindHolders, Guard, GuardMemory, Persist, ReportSoon, Say, Write
 from rapidd.device.base import DeviceEvent, Holder
 from rapidd.inbox import Inbox
-from rapidd.load.push import LoadTable
+from rapidd.load.push import LoadTable, Looks
 from rapidd.talk import Talk
 from rapidd.worker import Event, HeldBy, Sampled, WriteDone
 
@@ -69,6 +69,7 @@ class Snapshot:
 
     report: NodeReport
     counts: Mapping[str, GpuCounts]
+    looks: Mapping[str, Looks]
     reports_sent: int
     streams: int
     ready: bool
@@ -308,7 +309,8 @@ class Agent:
         return replace(report, load_problems=problems) if problems else report
 
     def _show(self, report: NodeReport) -> Snapshot:
-        return Snapshot(report, dict(self._counts), self._reports_sent, len(self._listeners), self._guard.ready)
+        counts, looks = dict(self._counts), self._loads.looks()
+        return Snapshot(report, counts, looks, self._reports_sent, len(self._listeners), self._guard.ready)
 
     def _note(self, gpu: str, health: GpuHealth, problem: str) -> None:
         """Say so when a GPU falls ill or is well again, and let the controller know."""

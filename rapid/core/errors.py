@@ -21,6 +21,8 @@ RapidError                     the world's fault; str(error) is one line for a p
 `-- Unreachable                retry later; nobody listens, or the peer did not answer in time
 """
 
+from enum import Enum
+
 
 def watts(power_mw: int) -> str:
     """The power for a person's eye: "600 W", "612.5 W"."""
@@ -142,8 +144,22 @@ class WireInvalid(RapidError):
         return WireInvalid(f"{parent}.{self.field}" if self.field else parent, self.problem)
 
 
+class ScrapeFault(Enum):
+    """In what way an engine's metrics failed."""
+
+    UNREACHABLE = "unreachable"  # nobody listens there
+    SILENT = "silent"  # no whole answer in time
+    ANSWER = "answer"  # an answer that is no page of metrics
+    KIND = "kind"  # metrics of another kind of engine
+    METRICS = "metrics"  # metrics that are missing, or cannot be
+
+
 class ScrapeFailed(RapidError):
     """An engine's metrics that cannot be had, or not be used, this time."""
+
+    def __init__(self, problem: str, fault: ScrapeFault = ScrapeFault.METRICS) -> None:
+        super().__init__(problem)
+        self.fault = fault
 
 
 class Unreachable(RapidError):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from rapid.core.errors import ScrapeFailed
+from rapid.core.errors import ScrapeFailed, ScrapeFault
 from rapid.core.scraped import Scraped
 from rapid.pages import dynamo, sglang, vllm
 from rapid.pages.page import Page, Picker
@@ -40,4 +40,5 @@ def read(kind: str, page: Page) -> Scraped:
     except ScrapeFailed as wrong:
         if page.engine in ("", one.names):
             raise
-        raise ScrapeFailed(f"{wrong}; these are {_THESE_ARE[page.engine]}, kind is {kind}") from wrong
+        others = f"{wrong}; these are {_THESE_ARE[page.engine]}, kind is {kind}"
+        raise ScrapeFailed(others, ScrapeFault.KIND) from wrong

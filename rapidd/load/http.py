@@ -8,7 +8,7 @@ from urllib.parse import SplitResult
 import h11
 
 from rapid import __version__
-from rapid.core.errors import ScrapeFailed
+from rapid.core.errors import ScrapeFailed, ScrapeFault
 
 PIECE_BYTES = 4 * 2**10  # taken at once, some milliseconds of work at worst; then the enforcement loop has its turn
 HEAD_MAX_BYTES = 16 * 2**10
@@ -30,13 +30,13 @@ async def fetch(url: SplitResult, take: Callable[[bytes], None], deadline_s: flo
             finally:
                 writer.transport.abort()  # to close would be to wait for a peer that does not read
     except TimeoutError:
-        raise ScrapeFailed(f"gave no whole page within {deadline_s:g} s") from None
+        raise ScrapeFailed(f"gave no whole page within {deadline_s:g} s", ScrapeFault.SILENT) from None
     except OSError as error:
         # asyncio puts words of its own in place of the system's.
         why = os.strerror(error.errno) if error.errno else str(error)
-        raise ScrapeFailed(f"cannot be reached: {why.lower()}") from error
+        raise ScrapeFailed(f"cannot be reached: {why.lower()}", ScrapeFault.UNREACHABLE) from error
     except h11.RemoteProtocolError as error:
-        raise ScrapeFailed(f"does not speak HTTP as it should: {str(error)[:SHOWN]}") from error
+        raise _not_so(f"does not speak HTTP as it should: {str(error)[:SHOWN]}") from error
 
 
 async def _talk(
@@ -52,7 +52,7 @@ async def _talk(
             await asyncio.sleep(0)  # a peer that is always ready must not keep the loop to itself
             left -= len(data)
             if left < 0:
-                raise ScrapeFailed(f"sent more than {RAW_MAX_BYTES // 2**20} MiB, the most that is read")
+                raise _not_so(f"sent more than {RAW_MAX_BYTES // 2**20} MiB, the most that is read")
             peer.receive_data(data)
         elif isinstance(event, h11.Response):
             _check(event)
@@ -61,9 +61,9 @@ async def _talk(
         elif isinstance(event, h11.InformationalResponse):
             interim += 1
             if interim > INTERIM_MAX:
-                raise ScrapeFailed(f"sent more than {INTERIM_MAX} answers that are none")
+                raise _not_so(f"sent more than {INTERIM_MAX} answers that are none")
         elif isinstance(event, h11.ConnectionClosed):
-            raise ScrapeFailed("hung up without an answer")
+            raise _not_so("hung up without an answer")
 
 
 def _request(url: SplitResult) -> h11.Request:
@@ -81,11 +81,15 @@ def _check(response: h11.Response) -> None:
     said = {name.decode("latin-1"): value.decode("latin-1") for name, value in response.headers}
     status = response.status_code
     if 300 <= status < 400:
-        raise ScrapeFailed(f"answered {status}: set its url to where it points, {said.get('location', '')[:SHOWN]!r}")
+        raise _not_so(f"answered {status}: set its url to where it points, {said.get('location', '')[:SHOWN]!r}")
     if status != 200:
-        raise ScrapeFailed(f"answered {status}, must be 200")
+        raise _not_so(f"answered {status}, must be 200")
     kind = said.get("content-type", "")
     if kind.partition(";")[0].strip().lower() not in TYPES:
-        raise ScrapeFailed(f"answered {kind[:SHOWN]!r}, must be {TYPES[0]}: no metrics are at this url")
+        raise _not_so(f"answered {kind[:SHOWN]!r}, must be {TYPES[0]}: no metrics are at this url")
     if (coding := said.get("content-encoding", "identity")) != "identity":
-        raise ScrapeFailed(f"answered with encoding {coding[:SHOWN]!r}, must be none")
+        raise _not_so(f"answered with encoding {coding[:SHOWN]!r}, must be none")
+
+
+def _not_so(problem: str) -> ScrapeFailed:
+    return ScrapeFailed(problem, ScrapeFault.ANSWER)

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import grpc
 import grpc.aio
 
 from rapid.core.cluster import PhaseLoad
-from rapid.core.errors import ConfigInvalid, Refused, WireInvalid
+from rapid.core.errors import ConfigInvalid, Refused, ScrapeFault, WireInvalid
 from rapid.rpc import RpcServer, start_server
 from rapid.streams import Ended, first_of, read, told
 from rapid.tls import UNIX
@@ -25,8 +26,26 @@ FRESH_S = 10.0  # an engine pushes a few times a second; one that is silent for 
 Context = grpc.aio.ServicerContext[load_pb2.PushRequest, load_pb2.PushResponse]
 
 
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """How it went to read one engine's metrics, since this daemon started; good_at_s is the last time that it did well
+    (None: never)."""
+
+    count: int = 0
+    read_bytes: int = 0
+    good_at_s: float | None = None
+    failures: Mapping[ScrapeFault, int] = field(default_factory=dict)
+
+    def after(self, read_bytes: int, at_s: float, fault: ScrapeFault | None) -> "Looks":
+        """With one look more."""
+        count, read_bytes = self.count + 1, self.read_bytes + read_bytes
+        if fault is None:
+            return Looks(count, read_bytes, at_s, self.failures)
+        return Looks(count, read_bytes, self.good_at_s, {**self.failures, fault: self.failures.get(fault, 0) + 1})
+
+
 class LoadTable:
-    """The newest load of at most `max_instances` instances, and what is wrong with loads.
+    """The newest load of at most `max_instances` instances, what is wrong with loads, and how engines were read.
 
     Times are of the host's monotonic clock.
     """
@@ -35,6 +54,7 @@ class LoadTable:
         self._max_instances = max_instances
         self._newest: dict[str, PhaseLoad] = {}
         self._problems: dict[str, str] = {}
+        self._looks: dict[str, Looks] = {}
 
     def take(self, load: PhaseLoad, at_s: float) -> None:
         """Keep the load if it is news. Raises WireInvalid for one from the future, Refused when the table is full."""
@@ -66,6 +86,14 @@ class LoadTable:
     def problems(self) -> tuple[tuple[str, str], ...]:
         """(instance, problem), as long as it lasts."""
         return tuple(self._problems.items())
+
+    def looked(self, instance: str, read_bytes: int, at_s: float, fault: ScrapeFault | None = None) -> None:
+        """The metrics of an instance were looked at, and well if there is no fault."""
+        self._looks[instance] = self._looks.get(instance, Looks()).after(read_bytes, at_s, fault)
+
+    def looks(self) -> Mapping[str, Looks]:
+        """By instance; it does not change any more."""
+        return dict(self._looks)
 
     def _forget_stale(self, at_s: float) -> bool:
         """Whether there was one to forget."""

@@ -30,11 +30,11 @@ class Scraper:
         self, engine: EngineTable, loads: LoadTable, owners: Owners, talk: Talk, clock: Callable[[], float]
     ) -> None:
         self._engine, self._loads, self._owners, self._talk, self._clock = engine, loads, owners, talk, clock
-        self._url = urlsplit(engine.url)
         self._follower = Follower(engine.instance, engine.served_role)
         self._lives = -1
         self._problem = ""
         self._failures = 0  # in a row
+        self._bytes = 0  # of the page of this look
 
     async def run(self, dice: Random) -> None:
         """Look until cancelled. Looks that were missed are not made up for."""
@@ -56,13 +56,16 @@ class Scraper:
     async def look(self) -> None:
         """Look once; whatever the engine does, this ends within DEADLINE_S."""
         at_s = self._clock()  # before the question, so that the load is never younger than it says
+        self._bytes = 0
         try:
-            load = self._follower.take(await self._scrape(), at_s)
+            load = self._follower.take(await read_metrics(self._engine, self._took), at_s)
         except ScrapeFailed as failed:
+            self._loads.looked(self._engine.instance, self._bytes, at_s, failed.fault)
             self._failures = min(self._failures + 1, PATIENCE)
             self._note("load missing", f"{self._engine.url} {failed}")
             return
         self._failures = 0
+        self._loads.looked(self._engine.instance, self._bytes, at_s)
         self._note_lives(load)
         owned = self._owners.of(load.instance)
         try:
@@ -72,11 +75,8 @@ class Scraper:
             return
         self._note("load not the whole truth", self._follower.problem or owned.problem)
 
-    async def _scrape(self) -> Scraped:
-        page = Page(KINDS[self._engine.kind].picker)
-        await fetch(self._url, page.feed, DEADLINE_S)
-        page.end()
-        return read(self._engine.kind, page)
+    def _took(self, data: bytes) -> None:
+        self._bytes += len(data)
 
     def _note_lives(self, load: PhaseLoad) -> None:
         if self._lives == self._follower.lives:
@@ -94,6 +94,19 @@ class Scraper:
             self._talk.say("info", "load is well", self._engine.instance, "")
         self._problem = problem
         self._loads.note(self._engine.instance, problem)
+
+
+async def read_metrics(engine: EngineTable, took: Callable[[bytes], None] = lambda data: None) -> Scraped:
+    """What an engine's metrics say; `took` hears every piece of their page. Raises ScrapeFailed within DEADLINE_S."""
+    page = Page(KINDS[engine.kind].picker)
+
+    def take(data: bytes) -> None:
+        took(data)
+        page.feed(data)
+
+    await fetch(urlsplit(engine.url), take, DEADLINE_S)
+    page.end()
+    return read(engine.kind, page)
 
 
 async def scrape_all(

@@ -9,12 +9,13 @@ from structlog.testing import CapturingLogger
 
 from rapid.config.node import EngineTable
 from rapid.core.cluster import PhaseLoad, Role
+from rapid.core.errors import ScrapeFault
 from rapidd.load.owners import Owners, Pids
-from rapidd.load.push import LoadTable
+from rapidd.load.push import LoadTable, Looks
 from rapidd.load.scrape import Scraper
 from rapidd.talk import Talk
 from tests.node.engines import Sglang, Vllm
-from tests.node.metrics_server import Answer, MetricsServer, endless, metrics_server, page, raw
+from tests.node.metrics_server import Answer, MetricsServer, endless, hang, metrics_server, page, raw
 
 
 async def nobody() -> Pids:
@@ -183,3 +184,29 @@ async def test_looks_that_fail_become_rarer_until_one_succeeds() -> None:
         assert pauses_s == [1, 2, 4, 8, 8, 8]
         await rig.look(page(Vllm().page))
         assert rig.scraper.pause_s == 1
+
+
+async def test_how_looks_went_is_counted_by_what_went_wrong() -> None:
+    body = Vllm().page()
+    async with rigged(page(lambda: body)) as rig:
+        assert rig.loads.looks() == {}
+        await rig.look()
+        good = Looks(count=1, read_bytes=len(body), good_at_s=1001.0)
+        assert rig.loads.looks() == {"i0": good}
+        await rig.look(raw(b"HTTP/1.1 404 Not Found\r\n\r\n"))
+        await rig.look(page(lambda: b"sglang:num_queue_reqs 1\n"))
+        await rig.look()
+        await rig.look(page(lambda: b"node_load1 1\n"))
+        looks = rig.loads.looks()["i0"]
+        assert looks.failures == {ScrapeFault.ANSWER: 1, ScrapeFault.KIND: 2, ScrapeFault.METRICS: 1}
+        assert (looks.count, looks.good_at_s) == (5, 1001.0)
+        assert looks.read_bytes == len(body) + 2 * len(b"sglang:num_queue_reqs 1\n") + len(b"node_load1 1\n")
+    await rig.scraper.look()
+    assert rig.loads.looks()["i0"].failures[ScrapeFault.UNREACHABLE] == 1
+    assert good == Looks(count=1, read_bytes=len(body), good_at_s=1001.0), "who shows it may be on another thread"
+
+
+async def test_an_engine_that_says_nothing_is_a_silent_one() -> None:
+    async with rigged(hang) as rig:
+        await rig.look()
+        assert rig.loads.looks()["i0"] == Looks(1, 0, None, {ScrapeFault.SILENT: 1})

@@ -8,9 +8,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from rapid.core.cluster import GpuHealth, GpuReport, Mark, NodeReport, PhaseLoad, Role
-from rapid.core.errors import ConfigInvalid
+from rapid.core.errors import ConfigInvalid, ScrapeFault
 from rapid.core.watched import GpuWatch, Mover, NodeWatch
 from rapidd.agent import GpuCounts, Snapshot
+from rapidd.load.push import Looks
 from rapidd.metrics import serving_metrics
 from tests.node.caller import DEADLINE_S
 
@@ -47,6 +48,7 @@ REPORT = NodeReport("h1", "3-cafe", 9, 100.0, Mark(4, 17), 2.5, (GPU, LOST), LOA
 SNAPSHOT = Snapshot(
     report=REPORT,
     counts={"GPU-a": GpuCounts(writes=5, failures=2, mismatches=1), "GPU-b": GpuCounts()},
+    looks={"i0": Looks(50, 12_345, 98.5, {ScrapeFault.SILENT: 3}), "i1": Looks(2, 0, None, {ScrapeFault.KIND: 2})},
     reports_sent=42,
     streams=1,
     ready=True,
@@ -114,6 +116,12 @@ def test_the_page_shows_the_snapshot() -> None:
         ("rapidd_mark_epoch",): 4.0,
         ("rapidd_mark_seq",): 17.0,
         ("rapidd_ready",): 1.0,
+        ("rapidd_engine_scrapes_total", "i0"): 50.0,
+        ("rapidd_engine_scrape_bytes_total", "i0"): 12_345.0,
+        ("rapidd_engine_scrape_failures_total", "silent", "i0"): 3.0,
+        ("rapidd_engine_scrape_failures_total", "kind", "i0"): 0.0,
+        ("rapidd_engine_scrape_failures_total", "kind", "i1"): 2.0,
+        ("rapidd_engine_reading_age_seconds", "i0"): 1.5,
     }.items():
         assert shown[name] == value, name
 
@@ -125,6 +133,7 @@ def test_what_the_device_does_not_tell_is_left_out() -> None:
     assert ("rapidd_gpu_energy_joules_total", "GPU-b") not in shown
     assert ("rapidd_gpu_cap_bound_ratio", "GPU-b") not in shown
     assert ("rapidd_gpu_limit_watts", "GPU-b") in shown
+    assert ("rapidd_engine_reading_age_seconds", "i1") not in shown
 
 
 def test_each_scrape_looks_anew() -> None:
