@@ -1,5 +1,7 @@
-"""`rapidd --check`: gathers what findings are made of on this host. Changes nothing on any device."""
+"""`rapidd --check`: gathers what findings are made of on this host. Changes nothing on any device, or in any engine."""
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,9 +10,10 @@ import structlog
 from rapid import facts
 from rapid.clock import Clock
 from rapid.config import NodeConfig, parse
-from rapid.config.node import parse_node_config
-from rapid.core.errors import ConfigInvalid, DeviceError, JournalCorrupt, RapidError
+from rapid.config.node import EngineTable, parse_node_config
+from rapid.core.errors import ConfigInvalid, DeviceError, JournalCorrupt, RapidError, ScrapeFailed
 from rapid.core.findings.base import Finding, green, merged, red
+from rapid.core.findings.engine import EngineFacts, engine_findings
 from rapid.core.findings.files import certificate_finding, clock_finding, config_finding, disk_finding, key_finding
 from rapid.core.findings.host import (
     GpuFacts,
@@ -25,6 +28,7 @@ from rapid.core.findings.host import (
 )
 from rapidd.device.base import Backend, Device
 from rapidd.device.open import open_backend
+from rapidd.load.scrape import read_metrics
 from rapidd.process import NEEDS, Noticed, noticed, rights, running_pid, sees_all
 from rapidd.start import choose_devices
 from rapidd.state import State
@@ -55,6 +59,7 @@ def check(path: Path, clock: Clock) -> Report:
     report.loss = LossFacts(float(config.power.lease_max_s), config.power.hard_budget_mw, report.uncounted)
     if report.gpus:
         report.findings += loss_findings(report.gpus, report.loss)
+    report.findings += engine_findings(asyncio.run(_engines(config.engine)))
     report.findings += [*_state(config), *_tls(config, clock), clock_finding(facts.clock_facts())]
     report.findings = list(merged(report.findings))
     return report
@@ -118,6 +123,19 @@ def _gpu(device: Device, config: NodeConfig, pid: int | None, seen: Noticed) -> 
         given_up=seen.given_up and not info.unmanageable,
         problem=problem,
     )
+
+
+async def _engines(engines: Sequence[EngineTable]) -> list[EngineFacts]:
+    """A look at the metrics of each, as the daemon would take it; all at once, since one may take its whole time."""
+    return await asyncio.gather(*map(_engine, engines))
+
+
+async def _engine(engine: EngineTable) -> EngineFacts:
+    try:
+        await read_metrics(engine)
+    except ScrapeFailed as failed:
+        return EngineFacts(engine.instance, engine.kind, engine.url, failed.fault, str(failed))
+    return EngineFacts(engine.instance, engine.kind, engine.url)
 
 
 def _state(config: NodeConfig) -> list[Finding]:

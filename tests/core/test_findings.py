@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from rapid.config.node import ENGINES
+from rapid.core.errors import ScrapeFault
 from rapid.core.findings.base import (
     Finding,
     Grade,
@@ -17,6 +19,7 @@ from rapid.core.findings.base import (
     wrapped,
     yellow,
 )
+from rapid.core.findings.engine import EngineFacts, engine_findings
 from rapid.core.findings.files import (
     CertificateFacts,
     ClockFacts,
@@ -324,3 +327,35 @@ def test_on_loss_a_host_without_a_bound_of_its_own_says_so() -> None:
     (found,) = loss_findings([GPU], LossFacts(5.0, None))
     what = "within 5 s 1 GPU may draw 400 W at most; power.hard_budget sets no bound of this host's own"
     assert found == green("on loss", what)
+
+
+# ---- the metrics of engines ----
+
+
+@pytest.mark.parametrize(
+    ("fault", "grade", "todo"),
+    [
+        (None, Grade.GREEN, ""),
+        (ScrapeFault.UNREACHABLE, Grade.YELLOW, "start the engine; if it runs, put engine.i0.url right"),
+        (ScrapeFault.SILENT, Grade.YELLOW, "whether the engine hangs"),
+        (ScrapeFault.METRICS, Grade.YELLOW, "only after its first request"),
+        (ScrapeFault.KIND, Grade.RED, "put engine.i0.kind or engine.i0.url right"),
+        (ScrapeFault.ANSWER, Grade.RED, "SGLang shows them at /metrics when it is started with --enable-metrics"),
+    ],
+)
+def test_an_engine_that_may_come_is_yellow_and_a_wrong_address_is_red(
+    fault: ScrapeFault | None, grade: Grade, todo: str
+) -> None:
+    url = "http://127.0.0.1:30000/metrics"
+    facts = EngineFacts("i0", "sglang", url, fault, "answered 404, must be 200" if fault else "")
+    (found,) = engine_findings([facts])
+    assert (found.grade, found.topic, found.about) == (grade, "engine", ("i0",))
+    assert todo in found.todo
+    if fault is not None:
+        assert found.what == f"{url} answered 404, must be 200"
+
+
+@pytest.mark.parametrize("fault", ScrapeFault)
+@pytest.mark.parametrize("kind", ENGINES)
+def test_for_every_kind_of_engine_and_fault_there_is_something_to_do(kind: str, fault: ScrapeFault) -> None:
+    assert all(one.todo for one in engine_findings([EngineFacts("i0", kind, "http://[::1]:1/", fault, "is wrong")]))

@@ -182,6 +182,7 @@ def test_what_is_booked_for_gpus_that_nobody_has_seen_counts_on_loss() -> None:
     [
         (replace(picture(), paused=True), "policy", "rapid is paused"),
         (replace(picture(), instances=()), "engine", "none is attached"),
+        (failing(picture(), Phase.SERVING), "engine", "no memory"),
         (with_node(lambda node: replace(node, health=NodeHealth.RELEASED)), "node", "was released"),
         (with_gpu(watch=GpuWatch(xids=2, xid=79)), "xid", "has reported 2 errors, the last is Xid 79"),
         (

@@ -1,5 +1,6 @@
 """`rapidd --check`: every red finding is planted and seen, and nothing is changed by looking."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -19,6 +20,9 @@ from rapidd.process import noticed, rights, running_pid
 from tests.certificates import issue
 from tests.node.caller import DEADLINE_S
 from tests.node.daemon import CEILING_MW, FALLBACK_MW, Host
+from tests.node.engines import Vllm
+from tests.node.metrics_server import hang, metrics_server
+from tests.node.metrics_server import page as metrics_page
 from tests.wait import wait_for
 from tools.fake_gpu import FakeGpus, NoCompiler, build
 
@@ -99,6 +103,62 @@ def test_looking_changes_nothing(host: Host, tls: TlsConfig) -> None:
     check(host.config, HandClock())
     assert everything() == before
     assert not host.state.exists()
+
+
+# ---- the engines of this host ----
+
+
+async def looked_at(host: Host, url: str, kind: str = "vllm") -> Finding:
+    host.configure(more=f'[[engine]]\ninstance = "i0"\nkind = "{kind}"\nurl = "{url}"')
+    report = await asyncio.to_thread(check, host.config, HandClock())
+    (one,) = [f for f in report.findings if f.topic == "engine"]
+    assert one.about == ("i0",)
+    return one
+
+
+async def test_an_engine_whose_metrics_can_be_read_is_green(host: Host) -> None:
+    async with metrics_server(metrics_page(Vllm().page)) as server:
+        assert (await looked_at(host, server.url)).grade is Grade.GREEN
+
+
+async def test_an_engine_that_does_not_run_is_yellow_with_what_to_do(host: Host) -> None:
+    async with metrics_server(metrics_page(Vllm().page)) as server:
+        url = server.url
+    one = await looked_at(host, url)
+    assert (one.grade, one.what) == (Grade.YELLOW, f"{url} cannot be reached: connection refused")
+    assert one.todo == "start the engine; if it runs, put engine.i0.url right"
+
+
+async def test_an_address_that_is_none_of_metrics_is_red(host: Host) -> None:
+    async with metrics_server(metrics_page(lambda: b"<html>", kind="text/html")) as server:
+        one = await looked_at(host, server.url)
+    what = f"{server.url} answered 'text/html', must be text/plain: no metrics are at this url"
+    assert (one.grade, one.what) == (Grade.RED, what)
+    assert one.todo == "put engine.i0.url right: vLLM shows them at /metrics of its API server"
+
+
+async def test_an_engine_of_another_kind_is_red(host: Host) -> None:
+    async with metrics_server(metrics_page(Vllm().page)) as server:
+        one = await looked_at(host, server.url, "sglang")
+    assert one.grade is Grade.RED
+    assert "these are metrics of vLLM, kind is sglang" in one.what
+
+
+async def test_metrics_that_nobody_knows_are_yellow(host: Host) -> None:
+    async with metrics_server(metrics_page(lambda: b"node_load1 0.5\n")) as server:
+        one = await looked_at(host, server.url)
+    assert (one.grade, one.what) == (Grade.YELLOW, f"{server.url} its page has no vllm:num_requests_waiting")
+
+
+async def test_engines_that_hang_are_looked_at_side_by_side(host: Host) -> None:
+    async with metrics_server(hang) as server:
+        engines = "\n".join(f'[[engine]]\ninstance = "i{i}"\nkind = "vllm"\nurl = "{server.url}"' for i in range(8))
+        host.configure(more=engines)
+        report = await asyncio.to_thread(check, host.config, HandClock())
+    hung = [f for f in report.findings if f.topic == "engine"]
+    assert len(hung) == 8
+    assert {f.what for f in hung} == {f"{server.url} gave no whole page within 2 s"}
+    assert len(server.requests) == 8
 
 
 # ---- what is red ----
