@@ -43,7 +43,7 @@ class Kind:
 # At the height of its swing the first is too much for three workers that prefill and not for four; the second the same
 # for decode.
 PROMPTS, ANSWERS = Kind("prompts", 17.0, 1000, 20), Kind("answers", 17.0, 400, 50)
-PERIOD_S = 60.0
+PERIOD_S = 120.0
 
 
 def share(at_s: float, period_s: float) -> float:
