@@ -4,7 +4,7 @@ message and write of every story here: no domain takes more than its budget, or 
 import pytest
 
 from rapid.core.facility.nouns import Outcome, Why
-from rapid.core.facility.rules import CUTS_MAX, ORDERS_MAX
+from rapid.core.facility.rules import CUTS_MAX, ORDERS_MAX, TAKEN_MAX
 from tests.core.hosts import W
 from tests.facility.town import settled
 
@@ -260,7 +260,7 @@ def test_the_same_order_again_changes_nothing_and_is_answered_with_where_it_stan
 
 def test_a_replay_of_what_has_ended_is_refused() -> None:
     town = settled()
-    cut, back = town.order("c1", 1_800), None
+    cut = town.order("c1", 1_800)
     town.send(cut)
     town.run(1.0)
     back = town.order("c2", None)
@@ -268,15 +268,42 @@ def test_a_replay_of_what_has_ended_is_refused() -> None:
     town.run(1.0)
 
     assert [it.why for it in town.send(cut)] == [Why.REPLAYED]
-    assert town.refused("never seen", 2_200, made_s=-1.5) is Why.OUT_OF_ORDER
     town.send(town.order("c3", 1_500))
     town.run(1.0)
-    assert [it.why for it in town.send(back)] == [Why.REPLAYED], "an old release lifts no new cut"
+    assert [it.repeated for it in town.send(back)] == [False], "it is over"
+    assert town.last("c2").why is Why.REPLAYED, "an old release lifts no new cut"
     assert town.budget_w == 1_500
     ended = town.order("c4", 1_400, lasts_s=1.0)
     town.send(ended)
     town.run(2.0)
     assert [it.why for it in town.send(ended)] == [Why.EXPIRED]
+
+
+def test_what_was_held_up_may_lower_and_never_raise() -> None:
+    """Somebody between a source and us may hold its messages up, and hand them over in another order."""
+    town = settled()
+    town.ask("c1", 1_500, lasts_s=60.0)
+    assert town.ask("c2", 2_000, made_s=-10.0).held_by == "bms: c1"
+    assert town.ask("c3", None, made_s=-9.0).held_by == ""
+    assert town.budget_w == 1_500
+    town.ask("c4", 1_400, made_s=-10.0, lasts_s=20.0)
+    assert town.budget_w == 1_400, "nor does a clock that was set back keep a cut out"
+    town.run(21.0)
+    assert town.budget_w == 1_500
+    town.run(45.0)
+    assert town.budget_w == 2_200
+
+
+def test_what_is_forgotten_is_not_taken_again() -> None:
+    town = settled()
+    first = town.order("c0", 1_800, made_s=-100.0)
+    town.send(first)
+    for index in range(TAKEN_MAX):
+        town.ask(f"d{index}", 1_900 + index, made_s=-99.0 + index / 10)
+    assert [it.why for it in town.send(first)] == [Why.OUT_OF_ORDER]
+    assert town.refused("d0", 1_000, made_s=-98.0) is Why.REPLAYED
+    assert town.refused("new", 1_000, made_s=-100.0) is Why.OUT_OF_ORDER
+    assert town.refused("newer", 1_000, made_s=-99.9) is None
 
 
 def test_an_id_is_not_used_for_another_order_made_at_the_same_time() -> None:

@@ -27,7 +27,7 @@ from rapid.core.facility.nouns import (
     Schedule,
     Why,
 )
-from rapid.core.facility.rules import IDS_MAX
+from rapid.core.facility.rules import TAKEN_MAX
 from rapid.core.ledger import Ledger
 from rapid.core.settings import Settings
 
@@ -73,7 +73,7 @@ class Facility:
     # ---- what is known ----
 
     def of(self, domain: str, source: str | None = None) -> list[LiveOrder]:
-        """The live orders for a domain, in the order of acceptance; those that only ramp back among them."""
+        """The live orders for a domain, in the order in which they were made; those that only ramp back among them."""
         return [it for it in self._orders.get(domain, ()) if source is None or it.order.source == source]
 
     def known(self, order: BudgetOrder) -> LiveOrder | None:
@@ -136,14 +136,16 @@ class Facility:
             clocks.steady_of(order.not_before_wall_s),
             clocks.steady_of(order.expires_wall_s),
         )
-        self._orders.setdefault(order.domain, []).append(live)
+        orders = self._orders.setdefault(order.domain, [])
+        orders.append(live)
+        orders.sort(key=lambda it: (it.order.issued_wall_s, it.number))
         if not order.source.startswith(SCHEDULE):
-            before = self._heard.get((order.source, order.domain))
-            same = before.same_time if before is not None and before.issued_wall_s == order.issued_wall_s else 0
-            ids = (*(before.ids if before is not None else ()), order.id)[-IDS_MAX:]
-            self._heard[order.source, order.domain] = Heard(
-                order.source, order.domain, order.issued_wall_s, same + 1, ids
-            )
+            key = (order.source, order.domain)
+            heard = self._heard.get(key, Heard(*key))
+            taken, forgotten_wall_s = (*heard.taken, (order.id, order.issued_wall_s)), heard.forgotten_wall_s
+            if len(taken) > TAKEN_MAX:
+                forgotten_wall_s = max(forgotten_wall_s, taken[0][1])
+            self._heard[key] = replace(heard, taken=taken[-TAKEN_MAX:], forgotten_wall_s=forgotten_wall_s)
         return live
 
     def set_standing(self, domain: str, budget_mw: int) -> list[LiveOrder]:
@@ -271,7 +273,7 @@ class Facility:
     def go_on_from(self, kept: FacilitySnapshot) -> None:
         """Take over what an earlier life knew, as far as the configuration still has its domains."""
         self.clocks.go_on_from(kept)
-        for it in sorted(kept.orders, key=lambda live: live.number):
+        for it in kept.orders:
             if it.order.domain in self.standing_mw:
                 self._orders.setdefault(it.order.domain, []).append(it)
         self._heard = {(it.source, it.domain): it for it in kept.heard if it.domain in self.standing_mw}
@@ -292,7 +294,7 @@ class Facility:
             when, own_mw = self.clocks.within(it), it.order.budget_mw
             up = own_mw is None or own_mw > now_mw
             if when is When.YES or (when is When.MAYBE and not up):
-                orders[index] = replace(it, begun_s=self.clocks.steady_s, from_mw=now_mw)
+                orders[index] = replace(it, begun_s=self.clocks.steady_s, from_mw=now_mw, left_s=None)
                 begun.append(orders[index])
         return begun
 
@@ -304,8 +306,7 @@ class Facility:
         speaking: dict[str, list[LiveOrder]] = {}
         for it in reversed(orders):
             newer = speaking.setdefault(it.order.source, [])
-            covered = any(by.ends_s >= it.ends_s and by.order.expires_wall_s >= it.order.expires_wall_s for by in newer)
-            if covered:
+            if any(_covers(by, it) for by in newer):
                 if it.ended_s is None:
                     ended.append((it, Why.SUPERSEDED))
                 continue
@@ -314,6 +315,8 @@ class Facility:
                 it = self._over(it)
             elif it.ended_s is None and clocks.within(it) is When.YES:
                 newer.append(it)
+            elif it.ended_s is None and it.begun_s is not None and clocks.within(it) is When.NO:
+                it = replace(self._over(it), ended_s=None, begun_s=None, left_s=clocks.steady_s)
             if it.ended_s is None or says.back_mw(it, clocks.steady_s, self.standing_mw[domain]) is not None:
                 left.append(it)
         if left:
@@ -323,9 +326,14 @@ class Facility:
         return ended[::-1]
 
     def _over(self, it: LiveOrder) -> LiveOrder:
-        """An order whose end has come. It ramps back from where its own ramp stands."""
-        now_mw = says.curve_mw(it, self.clocks.steady_s, self.standing_mw[it.order.domain])
-        return replace(it, ended_s=self.clocks.steady_s, from_mw=0 if now_mw is None else now_mw)
+        """An order whose end has come. It ramps back from where its own ramp stands, or where its ramp back does."""
+        now_s, standing_mw = self.clocks.steady_s, self.standing_mw[it.order.domain]
+        now_mw: int | None = standing_mw
+        if it.left_s is not None:
+            now_mw = says.back_mw(it, now_s, standing_mw)
+        elif it.begun_s is not None:
+            now_mw = says.curve_mw(it, now_s, standing_mw)
+        return replace(it, ended_s=now_s, from_mw=standing_mw if now_mw is None else now_mw)
 
     def _move(self, domain: str, begun: list[LiveOrder], ended: list[LiveOrder]) -> Moved | None:
         budget_mw, live = says.in_force(self.of(domain), self.clocks, self.standing_mw[domain])
@@ -365,3 +373,9 @@ class Facility:
         if len(self.undelivered) > RESULTS_MAX:
             schedules = (number for number, it in self.undelivered.items() if it.source.startswith(SCHEDULE))
             del self.undelivered[next(schedules, next(iter(self.undelivered)))]
+
+
+def _covers(by: LiveOrder, it: LiveOrder) -> bool:
+    """Made and taken later, and no sooner over, by either clock."""
+    later = by.number > it.number
+    return later and by.ends_s >= it.ends_s and by.order.expires_wall_s >= it.order.expires_wall_s

@@ -71,6 +71,7 @@ class LiveOrder:
     starts_s, ends_s  not_before and expiry on the steady clock, as they were when it was accepted
     begun_s   when its ramp began (None: not yet), at a budget of from_mw
     ended_s   when its ramp back began (None: it has not ended), at from_mw
+    left_s    the same for one that no clock is in the time of, though they differ about whether it is over
     said      that it is in force has been told
     """
 
@@ -83,6 +84,7 @@ class LiveOrder:
     from_mw: int = 0
     ended_s: float | None = None
     said: bool = False
+    left_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,14 +195,13 @@ class DomainTruth:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What was taken from a source for a domain: when the newest was made, how many were made at that moment, and the
-    ids of the last."""
+    """What was taken from a source for a domain, so that nothing is taken twice: the last orders by id, with the time
+    when each was made, and the latest such time among those that are remembered no longer."""
 
     source: str
     domain: str
-    issued_wall_s: float
-    same_time: int
-    ids: tuple[str, ...]
+    taken: tuple[tuple[str, float], ...] = ()
+    forgotten_wall_s: float = -INF
 
 
 @dataclass(frozen=True, slots=True)

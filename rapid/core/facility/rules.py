@@ -13,8 +13,7 @@ RAMP_MAX_S = 86_400.0
 BUDGET_MAX_MW = 10_000_000_000_000  # 10 GW, as everywhere
 ORDERS_MAX = 64  # live orders of one source for one domain
 CUTS_MAX = 128  # and with those that cut at once, which find room beyond that
-SAME_TIME_MAX = 64  # orders of one source for one domain that were made at the same moment
-IDS_MAX = 256  # that are remembered, of one source and domain
+TAKEN_MAX = 256  # orders of one source for one domain that are remembered once they are over
 
 Refusal = tuple[Why, str]
 
@@ -82,19 +81,13 @@ def _when(order: BudgetOrder, window_s: float, clocks: Clocks) -> Refusal | None
 
 
 def _again(order: BudgetOrder, heard: Heard | None) -> Refusal | None:
-    """Where the time is signed, only an order made at the same moment as the newest can be one that was taken already:
-    what is older is refused anyway. Where it is not (DSX Flex), the ids are what stops a replay."""
+    """Nothing is taken twice: what is remembered is known by its id, and nothing as old as what is not is taken."""
     if heard is None:
         return None
-    if order.id in heard.ids:
+    if any(order.id == id for id, _ in heard.taken):
         return Why.REPLAYED, f"order {order.id} was taken already"
-    if order.issued_wall_s > heard.issued_wall_s:
-        return None
-    if order.issued_wall_s < heard.issued_wall_s:
-        late_s = heard.issued_wall_s - order.issued_wall_s
-        return Why.OUT_OF_ORDER, f"it was made {late_s:.3f} s before one that was taken already; make it anew"
-    if heard.same_time >= SAME_TIME_MAX:
-        return Why.TOO_MANY, f"{SAME_TIME_MAX} orders were made at the very same time"
+    if order.issued_wall_s <= heard.forgotten_wall_s:
+        return Why.OUT_OF_ORDER, f"it was made before the last {TAKEN_MAX} that were taken; make it anew"
     return None
 
 

@@ -24,7 +24,7 @@ class SetBudget(Struct, frozen=True, forbid_unknown_fields=True):
     site: Name
     domain: Name
     id: Annotated[Name, Meta(description="the correlation id; another for every order")]
-    issued: Annotated[Time, Meta(description="when it was made; must grow from order to order")]
+    issued: Annotated[Time, Meta(description="when it was made; of two orders of a source, the later counts")]
     budget_w: Watts | None
     not_before: Annotated[Time | None, Meta(description="null or left out: now")] = None
     expires: Annotated[Time | None, Meta(description="null or left out: until the source says otherwise")] = None
