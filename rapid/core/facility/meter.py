@@ -5,7 +5,6 @@ is booked for it.
 """
 
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rapid.core.cluster import GpuReport, NodeReport
@@ -60,12 +59,6 @@ class Meter:
         counter = self._counters.get(gpu)
         fresh = counter is not None and at_s - counter.measured_s <= STALE_S
         return counter.mean_mw if counter is not None and fresh else None
-
-    def keep(self, gpus: Iterable[str]) -> None:
-        """Forget all others."""
-        known = set(gpus)
-        for gpu in [gpu for gpu in self._counters if gpu not in known]:
-            del self._counters[gpu]
 
     def _read(self, gpu: GpuReport, energy_mj: int, node_time_s: float, at_s: float) -> None:
         sampled_s = gpu.draw_at_s if gpu.draw_mw is not None else node_time_s
