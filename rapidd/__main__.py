@@ -84,7 +84,7 @@ async def run(config: NodeConfig, path: Path) -> int:
                     await _until_landed(node.agent, asked, notifier, logger)
                     server = await serve(stack, node, config, state, logger)
                     scraping = tasks.create_task(
-                        scrape_all(config.engine, node.workers, node.loads, Talk(logger, clock), clock)
+                        scrape_all(config.engine, node.crew.workers, node.loads, Talk(logger, clock), clock)
                     )
                     stack.callback(scraping.cancel)
                     announcing = tasks.create_task(_announce(node.agent, server, notifier, logger))
@@ -104,7 +104,7 @@ async def serve(
 ) -> RpcServer:
     """Listen wherever the configuration says, and write down where. The controller's stream is the first to end."""
     listen = config.listen
-    endpoints: dict[str, str | int] = {"pid": os.getpid(), "incarnation": node.description.incarnation}
+    endpoints: dict[str, str | int] = {"pid": os.getpid(), "incarnation": node.incarnation}
     endpoints |= {"address": "", "load_socket": listen.load_socket, "metrics": ""}
     if listen.metrics:
         endpoints["metrics"] = stack.enter_context(
@@ -114,7 +114,7 @@ async def serve(
         scraped = [engine.instance for engine in config.engine]
         load = LoadService(node.loads, SystemClock().monotonic_s, scraped)
         await stack.enter_async_context(serving_load(load, Path(listen.load_socket), "listen.load_socket"))
-    service = NodeService(node.agent, node.description, logger)
+    service = NodeService(node.agent, node.describe, logger)
     server = await stack.enter_async_context(serving_node(service, listen.address, config.tls, "listen.address"))
     endpoints["address"] = server.addresses["listen.address"]
     try:

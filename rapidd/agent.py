@@ -14,8 +14,8 @@ from typing import Protocol
 
 from rapid.core.cluster import GpuHealth, GrantAnswer, GrantBatch, Greeting, NodeReport, Renewal
 from rapid.core.errors import DeviceDenied, DeviceError, DeviceLost, DeviceMismatch, LimitRefused, RapidError
-from rapid.core.guard import Duty, FindHolders, Guard, GuardMemory, Persist, ReportSoon, Say, Write
-from rapidd.device.base import DeviceEvent, Holder
+from rapid.core.guard import Duty, FindHolders, Guard, GuardedGpu, GuardMemory, Persist, ReportSoon, Say, Write
+from rapidd.device.base import Device, DeviceEvent, Holder
 from rapidd.inbox import Inbox
 from rapidd.load.push import LoadTable, Looks
 from rapidd.talk import Talk
@@ -54,6 +54,10 @@ class Memory(Protocol):
         """Return when it is on disk; raise OSError when it is not."""
 
 
+# Who makes the calls to a device from now on, and what the guard is told of it; None: it is left alone.
+Adopt = Callable[[Device], tuple[GpuWorker, GuardedGpu] | None]
+
+
 @dataclass(frozen=True, slots=True)
 class GpuCounts:
     """What this daemon has done to one GPU since it started."""
@@ -76,7 +80,8 @@ class Snapshot:
 
 
 class Agent:
-    """Enforces on the workers' GPUs what the guard asks for. `clock` is the node's monotonic time in seconds."""
+    """Enforces on the workers' GPUs what the guard asks for. `clock` is the node's monotonic time in seconds; `adopt`
+    is asked when a GPU comes that was not there at the start."""
 
     def __init__(
         self,
@@ -88,11 +93,12 @@ class Agent:
         memory: Memory,
         talk: Talk,
         clock: Callable[[], float],
+        adopt: Adopt = lambda device: None,
     ) -> None:
         self.ready = asyncio.Event()
         self._guard, self._inbox, self._loads, self._memory, self._talk = guard, inbox, loads, memory, talk
         self._workers = {worker.gpu: worker for worker in workers}
-        self._clock = clock
+        self._clock, self._adopt = clock, adopt
         self._calm_at_s = clock() + EAGER_S
         self._land_by_s: float | None = None
         self._mistake: Exception | None = None
@@ -236,8 +242,21 @@ class Agent:
                 return self._sampled(event)
             case HeldBy(gpu, holders):
                 return self._guard.suspects(gpu, [_who(holder) for holder in holders])
-            case DeviceEvent(gpu, kind, code, detail):
+            case DeviceEvent(gpu, kind, code, detail, device):
+                if device is not None:
+                    return self._found(device)
                 return self._guard.happened(gpu, kind, code, detail, self._clock())
+
+    def _found(self, device: Device) -> list[Duty]:
+        """A GPU that was dead when this daemon started has come."""
+        adopted = self._adopt(device)
+        if adopted is None:
+            return []
+        worker, spec = adopted
+        self._workers[spec.gpu], self._counts[spec.gpu], self._health[spec.gpu] = worker, GpuCounts(), GpuHealth.OK
+        self._inbox.expect_one_more()
+        say = Say("info", "gpu found", spec.gpu, "it did not answer when rapidd started; it goes to its floor first")
+        return [say, *self._guard.add(spec, self._clock())]
 
     def _wrote(self, done: WriteDone) -> list[Duty]:
         self._calm_at_s = done.at_s + EAGER_S

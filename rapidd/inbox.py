@@ -56,6 +56,10 @@ class Inbox:
             events, self._events, self._samples, self._alarmed = self._events, [], 0, False
         return events
 
+    def expect_one_more(self) -> None:
+        """There is one GPU more whose samples belong to a round."""
+        self._gpus += 1
+
     def call(self, taker: Callable[[], None]) -> None:
         """From now on this is called on the loop whenever there is something to take at once, or `wake` was called."""
         self._taker = taker

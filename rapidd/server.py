@@ -49,17 +49,17 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
     def __init__(
         self,
         agent: Agent,
-        description: NodeDescription,
+        describe: Callable[[], NodeDescription],
         log: FilteringBoundLogger,
         wall_s: Callable[[], float] = WALL_S,
     ) -> None:
-        self._agent, self._node, self._log = agent, description.node, log
-        self._description, self._wall_s = description, wall_s
+        self._agent, self._node, self._log = agent, describe().node, log
+        self._describe, self._wall_s = describe, wall_s
         self._stream: _Stream | None = None
         self._stopping: Ended | None = None
 
     async def Describe(self, request: node_pb2.DescribeRequest, context: Any) -> node_pb2.DescribeResponse:
-        return encode_description(replace(self._description, wall_s=self._wall_s()))
+        return encode_description(replace(self._describe(), wall_s=self._wall_s()))
 
     # grpc.aio also takes a coroutine that reads and writes the stream itself, which its stubs do not say.
     async def Enforce(  # type: ignore[override]

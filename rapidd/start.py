@@ -1,7 +1,7 @@
 """From a configuration to a node that is being enforced: which GPUs, down to which limits, by which agent."""
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from structlog.typing import FilteringBoundLogger
@@ -24,7 +24,7 @@ from rapidd.load.push import LoadTable
 from rapidd.pace import Every
 from rapidd.state import State
 from rapidd.talk import Talk
-from rapidd.worker import Worker
+from rapidd.worker import Event, Worker
 
 WORKER_STOP_S = 1.0  # for one that hangs in a driver call; the others stop at once, or after one wait for events
 
@@ -34,19 +34,33 @@ class Node:
     """What enforces the limits of this host, from its first write on."""
 
     agent: Agent
-    workers: tuple[Worker, ...]
+    crew: "Crew"
     events: EventThread
     loads: LoadTable
-    description: NodeDescription
+    incarnation: str
+    config: NodeConfig
+
+    def describe(self) -> NodeDescription:
+        """The inventory as it is now: a GPU may come later."""
+        config, infos = self.config, [device.info for device in self.crew.devices]
+        return NodeDescription(
+            node=config.node.name,
+            version=__version__,
+            backend=config.device.backend,
+            incarnation=self.incarnation,
+            hard_budget_mw=config.power.hard_budget_mw,
+            gpus=tuple(_description(info, self.crew.fallbacks_mw[info.gpu]) for info in infos),
+        )
 
     def stop_workers(self) -> bool:
         """False if a driver call hangs; its device must not be closed then."""
-        stopped = [worker.stop(WORKER_STOP_S) for worker in self.workers]
+        stopped = [worker.stop(WORKER_STOP_S) for worker in self.crew.workers]
         return self.events.stop(WORKER_STOP_S) and all(stopped)
 
 
 def choose_devices(backend: Backend, config: NodeConfig, log: FilteringBoundLogger) -> tuple[Device, ...]:
-    """The GPUs to take care of. A dead one is logged and must not keep the others from their limits.
+    """The GPUs to take care of. A dead one is logged and must not keep the others from their limits: it may be one that
+    is named, if it cannot even tell its UUID.
 
     Raises ConfigInvalid for a GPU that is not there, Unreachable when none is left.
     """
@@ -57,11 +71,12 @@ def choose_devices(backend: Backend, config: NodeConfig, log: FilteringBoundLogg
     dead = {fault.gpu for fault in backend.faults}
     named = config.power.fallback.keys() - {DEFAULT}
     for gpu in (*wanted, *sorted(named)):
-        if gpu not in devices and gpu not in dead:
+        if gpu not in devices and not dead:
             key = "device.gpus" if gpu in wanted else f"power.fallback.{gpu}"
             known = ", ".join(devices) or "none"
             raise ConfigInvalid(key, f"this host has no gpu {gpu} (it has: {known})")
-    check_gpus(config.engine, (*devices, *dead))
+    if not dead:
+        check_gpus(config.engine, devices)
     if not (found := tuple(devices[gpu] for gpu in wanted if gpu in devices)):
         raise Unreachable(f"no usable GPU found through {config.device.backend}; is the driver loaded?")
     return found
@@ -95,47 +110,76 @@ async def begin(
     """Start the threads and let every GPU go to its fallback. Raises ConfigInvalid or JournalCorrupt before that."""
     fallbacks_mw, memory = fallbacks_of(devices, config), state.load_memory()
     inbox, loads = Inbox(len(devices)), LoadTable(config.load.max_instances)
-    interval_s = float(config.report.sample_interval_s)
-    paces = [Every(interval_s, number) for number in range(len(devices))]
-    workers = tuple(Worker(device, inbox.deliver, clock, pace) for device, pace in zip(devices, paces, strict=True))
-    events = EventThread(backend, inbox.deliver)
-    events.start()
-    for worker in workers:
-        worker.start()
-    infos = [device.info for device in devices]
-    _warn(infos, log)
-    limits_mw = await first_limits(workers, inbox)
-    guarded = [
-        GuardedGpu(i.gpu, i.index, i.floor_mw, i.ceiling_mw, fallbacks_mw[i.gpu], limits_mw[i.gpu], i.unmanageable)
-        for i in infos
-    ]
-    guard = _guard(guarded, memory, config)
+    crew = Crew(devices, fallbacks_mw, config, inbox.deliver, clock, log)
+    limits_mw = await first_limits(crew.workers, inbox)
+    guard = _guard([_spec(one.info, fallbacks_mw, limits_mw[one.info.gpu]) for one in devices], memory, config)
     agent = Agent(
         guard,
-        workers,
+        crew.workers,
         inbox,
         loads=loads,
         memory=state,
         talk=Talk(log, clock),
         clock=clock,
+        adopt=crew.adopt,
     )
-    description = NodeDescription(
-        node=config.node.name,
-        version=__version__,
-        backend=config.device.backend,
-        incarnation=guard.incarnation,
-        hard_budget_mw=config.power.hard_budget_mw,
-        gpus=tuple(_description(info, fallbacks_mw[info.gpu]) for info in infos),
-    )
-    return Node(agent, workers, events, loads, description)
+    events = EventThread(backend, inbox.deliver)
+    events.start()
+    return Node(agent, crew, events, loads, guard.incarnation, config)
 
 
-def _warn(infos: Sequence[DeviceInfo], log: FilteringBoundLogger) -> None:
-    for info in infos:
-        for warning in info.warnings:
-            log.warning("gpu warning", about=info.gpu, detail=warning)
-        if info.unmanageable:
-            log.error("gpu not managed", about=info.gpu, detail=info.unmanageable)
+class Crew:
+    """The GPUs in our care, each with a worker that has been started; `adopt` takes one more."""
+
+    def __init__(
+        self,
+        devices: Sequence[Device],
+        fallbacks_mw: Mapping[str, int],
+        config: NodeConfig,
+        deliver: Callable[[Event], None],
+        clock: Callable[[], float],
+        log: FilteringBoundLogger,
+    ) -> None:
+        self.devices: list[Device] = []
+        self.workers: list[Worker] = []
+        self.fallbacks_mw = fallbacks_mw
+        self._config, self._deliver, self._clock, self._log = config, deliver, clock, log
+        for device in devices:
+            self._take(device)
+
+    def adopt(self, device: Device) -> tuple[Worker, GuardedGpu] | None:
+        """Take care of a GPU that was dead at the start; None if the configuration does not have it."""
+        gpu, wanted = device.info.gpu, self._config.device.gpus
+        if not isinstance(wanted, str) and gpu not in wanted:
+            self._log.info("gpu not adopted", about=gpu, detail="it answers now, and device.gpus leaves it out")
+            return None
+        try:
+            self.fallbacks_mw = fallbacks_of([*self.devices, device], self._config)
+        except ConfigInvalid as error:
+            self._log.error("gpu not adopted", about=gpu, detail=f"it answers now, and cannot be managed: {error}")
+            return None
+        return self._take(device), _spec(device.info, self.fallbacks_mw, None)
+
+    def _take(self, device: Device) -> Worker:
+        _warn(device.info, self._log)
+        pace = Every(float(self._config.report.sample_interval_s), len(self.workers))
+        worker = Worker(device, self._deliver, self._clock, pace)
+        worker.start()
+        self.devices.append(device)
+        self.workers.append(worker)
+        return worker
+
+
+def _spec(info: DeviceInfo, fallbacks_mw: Mapping[str, int], limit_mw: int | None) -> GuardedGpu:
+    fallback_mw = fallbacks_mw[info.gpu]
+    return GuardedGpu(info.gpu, info.index, info.floor_mw, info.ceiling_mw, fallback_mw, limit_mw, info.unmanageable)
+
+
+def _warn(info: DeviceInfo, log: FilteringBoundLogger) -> None:
+    for warning in info.warnings:
+        log.warning("gpu warning", about=info.gpu, detail=warning)
+    if info.unmanageable:
+        log.error("gpu not managed", about=info.gpu, detail=info.unmanageable)
 
 
 def _guard(gpus: Sequence[GuardedGpu], memory: GuardMemory, config: NodeConfig) -> Guard:

@@ -139,6 +139,10 @@ class Compliance:
         """What has been found of one GPU."""
         return self._found[gpu]
 
+    def add(self, gpu: str) -> None:
+        """One GPU more, from now on."""
+        self._meters[gpu], self._clocks[gpu], self._found[gpu] = _Meter(), _Clock(), Measured()
+
     def read(self, gpu: str, reading: Reading, leave_mw: int, at_s: float) -> None:
         """A sample of a GPU that now has leave for leave_mw."""
         self._clocks[gpu].read(reading, at_s)

@@ -106,6 +106,19 @@ class Guard:
             self.vigil.begin(self._gpus.values(), at_s)
         return duties
 
+    def add(self, spec: GuardedGpu, at_s: float) -> list[Duty]:
+        """Take care of a GPU that was not there at begin(). Nobody knows what is in force on it, so it goes to its
+        floor; if the others leave no room for that in the host's own bound, they land."""
+        assert spec.gpu not in self._gpus, f"{spec.gpu} is here already"
+        self._gpus[spec.gpu] = gpu = at_start(replace(spec, limit_mw=None), self.fence)
+        gpu.limit_since_s = at_s
+        if self.vigil is not None:
+            self.vigil.add(gpu)
+        duties = self._enforce(gpu, at_s)
+        if self._excess_mw(gpu, gpu.cover_mw if gpu.unmanaged else spec.floor_mw):
+            duties += self._land(at_s, f"gpu {spec.gpu} was found, and there is no room for it")
+        return [*duties, ReportSoon()]
+
     def stop(self, at_s: float) -> list[Duty]:
         """Land before the daemon goes. Power goes down or stays; no grant is taken any more."""
         self._stopping = True
@@ -126,8 +139,7 @@ class Guard:
             )
         memory = replace(seen, epoch=greeting.epoch, controller_id=greeting.controller_id)
         if memory != seen:
-            self.memory, self._durable = memory, False
-            self.mark = max(self.mark, Mark(greeting.epoch, 0))
+            self.memory, self._durable, self.mark = memory, False, max(self.mark, Mark(greeting.epoch, 0))
         return [ReportSoon()] if self._durable else [Persist(memory), ReportSoon()]
 
     def persisted(self, memory: GuardMemory) -> None:
@@ -142,20 +154,17 @@ class Guard:
         if refusal:
             return self._refuse(batch.mark, "", refusal)
         self.mark = batch.mark
-        if at_s >= batch.not_after_s:
-            late_s = at_s - batch.not_after_s
+        if (late_s := at_s - batch.not_after_s) >= 0:
             return self._refuse(batch.mark, "", f"arrived {late_s:.3f} s after its time had passed")
         duties = self._land_if_over(at_s)
         self._extend(batch.not_after_s, at_s)
-        by_rise = sorted(batch.limits_mw, key=lambda each: each[1] - self._cover_mw(each[0]))
-        for name, limit_mw in by_rise:
+        for name, limit_mw in sorted(batch.limits_mw, key=lambda each: each[1] - self._cover_mw(each[0])):
             duties += self._take(batch.mark, name, limit_mw, at_s)
         return [*duties, ReportSoon()]
 
     def renew(self, renewal: Renewal, at_s: float) -> list[Duty]:
         """Let the grants in force hold longer. Without a grant in force, or late, it does nothing."""
-        refusal = self._stale(renewal.incarnation, renewal.controller_id, renewal.epoch)
-        if refusal:
+        if refusal := self._stale(renewal.incarnation, renewal.controller_id, renewal.epoch):
             return [Say("warning", "renewal refused", self.node, refusal)]
         if self._lease_until_s is not None and at_s < self._lease_until_s:
             self._extend(renewal.not_after_s, at_s)
@@ -305,8 +314,7 @@ class Guard:
         if not spec.floor_mw <= limit_mw <= spec.ceiling_mw:
             error = LimitRefused(name, asked_mw=limit_mw, floor_mw=spec.floor_mw, ceiling_mw=spec.ceiling_mw)
             return self._refuse(mark, name, str(error))
-        over_mw = self._over_hard_budget_mw(gpu, limit_mw)
-        if over_mw > 0:
+        if limit_mw > gpu.cover_mw and (over_mw := self._excess_mw(gpu, limit_mw)):
             what = f"limit {watts(limit_mw)} would pass the host's hard budget by {watts(over_mw)}"
             return self._refuse(mark, name, f"gpu {name}: {what}")
         if self.vigil is not None:
@@ -319,9 +327,9 @@ class Guard:
     def _cover_mw(self, name: str) -> int:
         return self._gpus[name].cover_mw if name in self._gpus else 0
 
-    def _over_hard_budget_mw(self, gpu: GpuState, limit_mw: int) -> int:
-        """By how much the node could pass its own bound with this grant (0: it does not rise, or it fits)."""
-        if self.hard_budget_mw is None or limit_mw <= gpu.cover_mw:
+    def _excess_mw(self, gpu: GpuState, limit_mw: int) -> int:
+        """By how much the node could pass its own bound with this limit on this GPU (0: not at all)."""
+        if self.hard_budget_mw is None:
             return 0
         others_mw = sum(other.cover_mw for other in self._gpus.values() if other is not gpu)
         return max(0, others_mw + limit_mw - self.hard_budget_mw)

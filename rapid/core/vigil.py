@@ -36,6 +36,11 @@ class Vigil:
         self._compliance = Compliance(gpu.spec.gpu for gpu in gpus)
         self._leaves_mw = {gpu.spec.gpu: gpu.limit_mw for gpu in gpus}
 
+    def add(self, gpu: GpuState) -> None:
+        """One GPU more, among those given to begin(): it may draw what is in force on it until it has come down."""
+        self._compliance.add(gpu.spec.gpu)
+        self._leaves_mw[gpu.spec.gpu] = gpu.limit_mw
+
     def granting(self, gpu: GpuState, limit_mw: int) -> None:
         """The grant is about to become limit_mw."""
         self._leaves_mw[gpu.spec.gpu] = max(self._leave_mw(gpu), limit_mw)

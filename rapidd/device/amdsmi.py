@@ -3,7 +3,7 @@
 import contextlib
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ class AmdSmiBackend:
     """
 
     def __init__(self, *, root: Path = Path("/")) -> None:
-        self._smi = _load()
+        self._smi, self._root = _load(), root
         self._start()
         devices: list[AmdSmiDevice] = []
         faults: list[DeviceError] = []
@@ -44,13 +44,24 @@ class AmdSmiBackend:
             raise
         self.devices: tuple[Device, ...] = tuple(devices)
         self.faults = tuple(faults)
-        self._watch = Watch(Recovery(devices, self._restart, time.monotonic))
+        recovery = Recovery(devices, self._restart, time.monotonic, missing=len(faults), search=self._search)
+        self._watch = Watch(recovery)
 
     def wait_event(self, timeout_s: float) -> DeviceEvent | None:
         return self._watch.wait_event(timeout_s)
 
     def close(self) -> None:
         self._watch.close(self._stop)
+
+    def _search(self, known: Collection[str]) -> list[AmdSmiDevice]:
+        smi, found = self._smi, []
+        with contextlib.suppress(smi.AmdSmiException):
+            for index, handle in enumerate(smi.amdsmi_get_processor_handles()):
+                # One that still does not answer may do so at the next search.
+                with contextlib.suppress(smi.AmdSmiException, DeviceError):
+                    if str(smi.amdsmi_get_gpu_device_uuid(handle)) not in known:
+                        found.append(AmdSmiDevice(smi, index, handle, self._root))
+        return found
 
     def _start(self) -> None:
         try:

@@ -76,12 +76,16 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class DeviceEvent:
-    """What the driver told of a GPU without being asked. `code` is the number of an Xid; `detail` one line or empty."""
+    """What the driver told of a GPU without being asked. `code` is the number of an Xid; `detail` one line or empty.
+
+    `device` comes with a GPU that is BACK and was among the faults of its backend: from now on it can be used.
+    """
 
     gpu: str
     kind: EventKind
     code: int = 0
     detail: str = ""
+    device: "Device | None" = None
 
 
 class Device(Protocol):
@@ -125,6 +129,7 @@ class Backend(Protocol):
 
     def wait_event(self, timeout_s: float) -> DeviceEvent | None:
         """The next event of any GPU, waiting for it; None when the time is up or `close` was called. Raises nothing.
+        One that was dead at first is looked for meanwhile, as far as the backend can.
 
         Called from one thread of its own, again and again. A backend without events sleeps until then.
         """

@@ -5,6 +5,7 @@ its Python wrapper drops the status, so a refused limit looks like a set one.
 """
 
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from ctypes import byref
 from math import ceil
@@ -46,7 +47,7 @@ class NvmlBackend:
     """
 
     def __init__(self, *, dev: Path = Path("/dev")) -> None:
-        self._session = NvmlSession()
+        self._session, self._dev = NvmlSession(), dev
         devices: list[NvmlDevice] = []
         faults: list[DeviceError] = []
         nvml = self._session.nvml
@@ -59,16 +60,28 @@ class NvmlBackend:
         except nvml.NVMLError as error:
             self._session.stop()
             raise failure("(all)", "list the GPUs", error) from error
-        self._nvml_devices = tuple(devices)
-        self.devices: tuple[Device, ...] = self._nvml_devices
+        self._nvml_devices = devices
+        self.devices: tuple[Device, ...] = tuple(devices)
         self.faults = tuple(faults)
-        self._watch = Watch(Recovery(devices, self._session.restart, time.monotonic), self._listen)
+        recovery = Recovery(devices, self._session.restart, time.monotonic, missing=len(faults), search=self._search)
+        self._watch = Watch(recovery, self._listen)
 
     def wait_event(self, timeout_s: float) -> DeviceEvent | None:
         return self._watch.wait_event(timeout_s)
 
     def close(self) -> None:
         self._watch.close(self._session.stop)
+
+    def _search(self, known: Collection[str]) -> list[NvmlDevice]:
+        nvml, found = self._session.nvml, []
+        with suppress(nvml.NVMLError):
+            for index in range(nvml.nvmlDeviceGetCount()):
+                # One that still does not answer may do so at the next search.
+                with suppress(nvml.NVMLError, DeviceError):
+                    if nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetHandleByIndex(index)) not in known:
+                        found.append(NvmlDevice(self._session, index, self._dev))
+        self._nvml_devices += found
+        return found
 
     def _listen(self, timeout_s: float) -> DeviceEvent | None:
         if self._session.events is None:

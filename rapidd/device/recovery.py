@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from threading import Event, Lock
@@ -10,8 +10,10 @@ from typing import Protocol
 
 from rapid.core.cluster import EventKind
 from rapid.core.errors import DeviceError, DeviceLost
-from rapidd.device.base import DeviceEvent
+from rapidd.device.base import Device, DeviceEvent
 
+# Between two searches for GPUs that were dead at the start: they come back after a reset, which takes a person.
+SEARCH_FIRST_S, SEARCH_LONGEST_S = 1.0, 15.0
 # Between two tries. A driver that has just been loaded holds nothing back, so it must not wait long for its limits.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 0.5
 _LOCK_WAIT_S = 0.1  # for a call that is under way
@@ -82,21 +84,39 @@ class Calling:
         raise found from error
 
 
+class Recovered(Losable, Device, Protocol):
+    """What a search finds."""
+
+
 class Recovery:
     """Looks for lost devices, in turns that one thread takes, and tells what became of them.
 
     `restart` ends the driver's library and starts it again; it raises DeviceError. It is never called for the sake of
     one device while another is in use: with persistence mode off, letting go of a GPU takes its limit away.
+
+    `missing` devices were dead at the start; `search` gives those that the driver shows now besides the known.
     """
 
-    def __init__(self, devices: Sequence[Losable], restart: Callable[[], None], clock: Callable[[], float]) -> None:
-        self._devices, self._restart, self._clock = devices, restart, clock
+    def __init__(
+        self,
+        devices: Iterable[Losable],
+        restart: Callable[[], None],
+        clock: Callable[[], float],
+        *,
+        missing: int = 0,
+        search: Callable[[Collection[str]], Iterable[Recovered]] = lambda known: (),
+    ) -> None:
+        self._devices, self._restart, self._clock = list(devices), restart, clock
+        self._missing, self._search = missing, search
+        self._search_pause_s, self._search_s = SEARCH_FIRST_S, clock() + SEARCH_FIRST_S
         self._told: set[str] = set()  # GPUs of which LOST was told and BACK was not
         self._events: deque[DeviceEvent] = deque(maxlen=_EVENTS_MAX)
         self._pause_s, self._next_s = FIRST_PAUSE_S, 0.0
 
     def turn(self) -> None:
         """Tell of new losses, and try to undo them if it is time to."""
+        if self._missing > 0 and self._clock() >= self._search_s:
+            self._find()
         lost = [device for device in self._devices if device.loss is not None]
         for device in lost:
             if device.loss is not None and device.gpu not in self._told:
@@ -111,6 +131,14 @@ class Recovery:
 
     def next_event(self) -> DeviceEvent | None:
         return self._events.popleft() if self._events else None
+
+    def _find(self) -> None:
+        for device in self._search([each.gpu for each in self._devices]):
+            self._devices.append(device)
+            self._events.append(DeviceEvent(device.gpu, EventKind.BACK, device=device))
+            self._missing -= 1
+        self._search_s = self._clock() + self._search_pause_s
+        self._search_pause_s = min(2 * self._search_pause_s, SEARCH_LONGEST_S)
 
     def _try(self, lost: Sequence[Losable]) -> None:
         whole_driver = any(device.loss is not None and device.loss.whole_driver for device in lost)

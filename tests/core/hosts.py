@@ -131,6 +131,13 @@ class Host:
 
     # ---- what happens to it ----
 
+    def find(self, gpu: str, limit_mw: int, unmanageable: str = "") -> list[str]:
+        """A GPU comes that was dead when rapidd started, at this limit."""
+        self.devices[gpu] = Device(limit_mw)
+        index = len(self.devices) - 1
+        spec = GuardedGpu(gpu, index, self.floor_mw, self.ceiling_mw, self.fallback_mw, None, unmanageable)
+        return self.do(self.guard.add(spec, self.now))
+
     def greet(self, epoch: int = 1, controller_id: str = "c") -> list[str]:
         return self.do(self.guard.greet(Greeting(epoch, controller_id), self.now))
 

@@ -17,7 +17,7 @@ SEEDS = range(150)
 class Unbounded(Guard):
     """Bug: the host's hard budget is not kept."""
 
-    def _over_hard_budget_mw(self, gpu: object, limit_mw: int) -> int:
+    def _excess_mw(self, gpu: object, limit_mw: int) -> int:
         return 0
 
 

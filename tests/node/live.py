@@ -122,7 +122,8 @@ async def live_node(memory: GuardMemory | None = None, kind: type[Guard] = Guard
         clock=time.monotonic,
     )
     gpus = tuple(GpuDescription(gpu, i, "memory", "1", FLOOR_MW, CEILING_MW, FALLBACK_MW) for i, gpu in enumerate(GPUS))
-    service = NodeService(agent, NodeDescription(NODE, "1.2.3", "memory", guard.incarnation, None, gpus), log)
+    description = NodeDescription(NODE, "1.2.3", "memory", guard.incarnation, None, gpus)
+    service = NodeService(agent, lambda: description, log)
     async with TaskGroup() as tasks:
         running = tasks.create_task(agent.run(lambda: None))
         await agent.ready.wait()

@@ -268,6 +268,22 @@ def test_a_lost_gpu_is_told_and_works_again_when_it_is_back(opened: Open, fake_a
     assert device.read_limit().enforced_mw == 300_000
 
 
+def test_a_gpu_that_was_lost_at_the_start_comes_with_its_device_when_it_is_back(
+    opened: Open, fake_amdsmi: FakeGpus
+) -> None:
+    fake_amdsmi.gpus[0].lost = True
+    backend = opened()
+    assert (len(backend.devices), len(backend.faults)) == (1, 1)
+    assert backend.wait_event(SHORT_S) is None
+    fake_amdsmi.gpus[0].lost = False
+    event = backend.wait_event(DEADLINE_S)
+    assert event is not None
+    assert (event.gpu, event.kind) == (GPU0, EventKind.BACK)
+    assert event.device is not None
+    event.device.set_limit(250_000)
+    assert event.device.read_limit().enforced_mw == 250_000
+
+
 def test_a_driver_that_is_loaded_again_is_opened_again(opened: Open, fake_amdsmi: FakeGpus) -> None:
     backend = opened()
     backend.devices[0].set_limit(300_000)

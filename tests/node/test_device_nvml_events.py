@@ -146,6 +146,32 @@ def test_a_gpu_that_is_gone_altogether_is_lost_and_the_other_goes_on(backend: Nv
     assert kinds(backend, 1) == [(GPU0, EventKind.BACK)]
 
 
+def test_a_gpu_that_was_lost_at_the_start_comes_with_its_device_when_it_is_back(fake_nvml: FakeGpus) -> None:
+    fake_nvml.gpus[0].lost = True
+    backend = NvmlBackend()
+    try:
+        assert [device.info.gpu for device in backend.devices] == [GPU1]
+        assert len(backend.faults) == 1
+        assert backend.wait_event(SHORT_S) is None
+        fake_nvml.gpus[0].lost = False
+        event = event_of(backend)
+        assert (event.gpu, event.kind) == (GPU0, EventKind.BACK)
+        assert event.device is not None
+        event.device.set_limit(250_000)
+        assert event.device.read_limit() == LimitReading(250_000, 250_000)
+        fake_nvml.gpus[0].xids = (48,)
+        assert (xid := event_of(backend)).gpu == GPU0
+        assert xid.code == 48
+        fake_nvml.gpus[0].lost = True
+        with pytest.raises(DeviceLost):
+            event.device.read_limit()
+        fake_nvml.gpus[0].lost = False
+        assert kinds(backend, 2) == [(GPU0, EventKind.LOST), (GPU0, EventKind.BACK)]
+        assert event.device.read_limit() == LimitReading(250_000, 250_000)
+    finally:
+        backend.close()
+
+
 def test_a_driver_that_is_loaded_again_is_opened_again_for_every_gpu(backend: NvmlBackend, fake_nvml: FakeGpus) -> None:
     for device in backend.devices:
         device.set_limit(300_000)

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from rapid.core.cluster import GpuHealth, GrantAnswer
+from rapid.v1 import node_pb2, node_pb2_grpc
+from rapid.wire.node import decode_description
 from tests.node.caller import DEADLINE_S, end_of, grants, greet, next_report
 from tests.node.daemon import Host
 from tests.wait import wait_for, wait_until
@@ -102,6 +104,43 @@ async def test_a_driver_call_that_hangs_is_told_while_the_other_gpu_obeys(host: 
         daemon.process.terminate()
         await end_of(call)
     wait_for(lambda: daemon.process.poll() == 0, DEADLINE_S, "the end")
+
+
+@pytest.mark.parametrize("named", [False, True])
+async def test_a_gpu_that_is_lost_at_the_start_is_taken_care_of_when_it_is_back(host: NvmlHost, named: bool) -> None:
+    """Promise 2: it goes to its floor first, and higher only by a grant."""
+    if named:
+        host.configure(backend='"nvml"', gpus=str(list(host.names)))
+    host.nvml.gpus[1].lost = True
+    daemon = host.start(env=host.env)
+    async with daemon.open_channel() as channel:
+        call = await greet(channel, interval_s=0.1)
+        assert [gpu.gpu for gpu in (await next_report(call)).gpus] == [host.names[0]]
+        await call.write(grants(1, 650_000, lease_s=60.0, incarnation=daemon.incarnation, gpus=host.names[:1]))
+        await wait_until(lambda: host.limits_mw() == (650_000, 700_000), DEADLINE_S, "the grant of the other")
+        host.nvml.gpus[1].lost = False
+        report = await next_report(call)
+        while [gpu.limit_mw for gpu in report.gpus] != [650_000, 100_000]:
+            report = await next_report(call)
+        assert (report.gpus[1].void, report.gpus[1].fallback_mw) == (True, 500_000)
+        stub = node_pb2_grpc.NodeServiceStub(channel)
+        told = decode_description(await stub.Describe(node_pb2.DescribeRequest(), timeout=DEADLINE_S))
+        assert tuple(gpu.gpu for gpu in told.gpus) == host.names
+        await call.write(grants(2, 600_000, lease_s=60.0, incarnation=daemon.incarnation, gpus=host.names))
+        await wait_until(lambda: host.limits_mw() == (600_000, 600_000), DEADLINE_S, "granted limits")
+    assert daemon.stop() == 0
+    assert [entry.asked_mw for entry in host.nvml.record() if entry.gpu == host.names[1]] == [100_000, 600_000, 500_000]
+    assert [line["about"] for line in host.logged("gpu found")] == [host.names[1]]
+
+
+async def test_a_gpu_that_is_left_alone_stays_so_when_it_comes_later(host: NvmlHost) -> None:
+    host.configure(backend='"nvml"', gpus=str([host.names[0]]))
+    host.nvml.gpus[1].lost = True
+    daemon = host.start(env=host.env)
+    host.nvml.gpus[1].lost = False
+    await wait_until(lambda: host.logged("gpu not adopted"), DEADLINE_S, "that it was found")
+    assert daemon.stop() == 0
+    assert {entry.gpu for entry in host.nvml.record()} == {host.names[0]}
 
 
 async def test_a_gpu_that_comes_back_gets_its_limit_again(host: NvmlHost) -> None:

@@ -1,5 +1,6 @@
 """Lost devices are looked for in turns: one by one while others work, with the whole library if the driver has gone."""
 
+from collections.abc import Collection
 from threading import Lock
 from typing import cast
 
@@ -8,7 +9,16 @@ import pytest
 from rapid.core.cluster import EventKind
 from rapid.core.errors import DeviceDenied, DeviceError, DeviceLost
 from rapidd.device.base import DeviceEvent
-from rapidd.device.recovery import FIRST_PAUSE_S, LONGEST_PAUSE_S, Calling, Loss, Recovery
+from rapidd.device.recovery import (
+    FIRST_PAUSE_S,
+    LONGEST_PAUSE_S,
+    SEARCH_FIRST_S,
+    SEARCH_LONGEST_S,
+    Calling,
+    Loss,
+    Recovery,
+)
+from tests.node.live import MemoryDevice
 
 OFF_THE_BUS = Loss("has fallen off the bus", whole_driver=False)
 NO_DRIVER = Loss("no driver", whole_driver=True)
@@ -29,6 +39,18 @@ class Gpu:
         self.tries += 1
         if not self.present:
             raise DeviceLost(self.gpu, "not found")
+
+
+class MemoryGpu(MemoryDevice):
+    """A whole device that can be lost."""
+
+    def __init__(self, gpu: str) -> None:
+        super().__init__(0)
+        self.gpu, self.lock = gpu, Lock()
+        self.loss: Loss | None = None
+
+    def open_again(self) -> None:
+        """It is always there."""
 
 
 class DriverSaid(Exception):
@@ -155,6 +177,65 @@ def test_what_nobody_asks_for_is_bounded(rig: Rig) -> None:
     while rig.recovery.next_event():
         told += 1
     assert told == 256
+
+
+# ---- GPUs that were dead at the start ----
+
+
+class Shown:
+    """What a driver shows besides the known."""
+
+    def __init__(self, *gpus: MemoryGpu) -> None:
+        self.gpus, self.asked = list(gpus), 0
+
+    def __call__(self, known: Collection[str]) -> list[MemoryGpu]:
+        self.asked += 1
+        return [gpu for gpu in self.gpus if gpu.gpu not in known]
+
+
+def searching(shown: Shown, missing: int) -> tuple[Rig, Recovery]:
+    rig = Rig()
+    rig.recovery = Recovery(rig.gpus, rig._restart, lambda: rig.now_s, missing=missing, search=shown)
+    return rig, rig.recovery
+
+
+def test_one_that_was_dead_at_the_start_is_looked_for_and_told_with_its_device_once() -> None:
+    shown = Shown()
+    rig, recovery = searching(shown, missing=1)
+    rig.turn(SEARCH_FIRST_S)
+    assert (shown.asked, recovery.next_event()) == (1, None)
+    shown.gpus.append(found := MemoryGpu("c"))
+    rig.now_s += SEARCH_LONGEST_S
+    recovery.turn()
+    assert recovery.next_event() == DeviceEvent("c", EventKind.BACK, device=found)
+    assert rig.turn(100.0) == []
+    assert shown.asked == 2, "nobody is missing any more"
+
+
+def test_one_that_was_found_is_a_device_like_any_other() -> None:
+    found = MemoryGpu("c")
+    rig, _ = searching(Shown(found), missing=1)
+    assert rig.turn() == [("c", EventKind.BACK)]
+    found.loss = OFF_THE_BUS
+    assert rig.turn() == [("c", EventKind.LOST), ("c", EventKind.BACK)]
+
+
+def test_nobody_is_looked_for_where_nobody_is_missing() -> None:
+    shown = Shown(MemoryGpu("c"))
+    rig, _ = searching(shown, missing=0)
+    assert rig.turn(100.0) == []
+    assert shown.asked == 0
+
+
+def test_searches_become_rarer_but_not_beyond_a_bound() -> None:
+    shown = Shown()
+    rig, _ = searching(shown, missing=1)
+    for _ in range(600):
+        rig.turn(0.1)
+    assert 5 <= shown.asked <= 10
+    before = shown.asked
+    rig.turn(SEARCH_LONGEST_S)
+    assert shown.asked == before + 1
 
 
 # ---- calls of a driver ----
