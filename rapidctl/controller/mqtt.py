@@ -32,6 +32,7 @@ from rapidctl.controller.facility.messages import encode
 from rapidctl.controller.facility.postbag import Letter, Postbag
 from rapidctl.controller.facility.sieve import Allowance, Sieve
 from rapidctl.controller.facility.topics import Topics
+from rapidctl.controller.facility.waiting import Waiting
 from rapidctl.controller.facility.words import Malformed, domain_state, event_of, node_state, result_of, site_status
 from rapidctl.controller.inbox import Inbox
 
@@ -42,7 +43,6 @@ FAREWELL_S = 1.0
 KEEPALIVE_S = 10
 BACKOFF_S = (0.25, 10.0)  # the first pause before dialling again, doubled up to the second
 SAY_AGAIN_S = 60.0  # how often a broker that cannot be reached is mentioned
-ORDERS_MAX = 256  # genuine orders that wait for the loop; one too many is dropped, and its sender told by no answer
 SENDERS = 8  # messages on their way to the broker at once
 AT_LEAST_ONCE = 1
 REFUSED = 128  # and above: what a broker answers to a subscription that it does not make
@@ -88,9 +88,9 @@ class Mqtt:
             wall_s=clock.wall_s,
             clock=clock.monotonic_s,
         )
-        self._orders: asyncio.Queue[tuple[BudgetOrder, ...]] = asyncio.Queue(ORDERS_MAX)
+        self._orders = Waiting()
         self._said_s = float("-inf")
-        self.dropped = 0  # genuine orders that found no room
+        self._crowded_s = float("-inf")
 
     def tell(self, command: Command) -> None:
         """A command of the core was performed: what of it is for others goes into the bag. Never waits."""
@@ -216,10 +216,8 @@ class Mqtt:
         payload = bytes(message.payload)
         try:
             orders = self._orders_in(str(message.topic), payload, retained=message.retain)
-            if orders:
-                self._orders.put_nowait(orders)
-        except asyncio.QueueFull:
-            self.dropped += 1
+            if orders and not self._orders.put(orders):
+                self._say_crowded()
         except Exception:
             # Our own mistake, but one that a stranger's message has found: it must not take the connection with it.
             self._log.exception("a message was not understood", topic=str(message.topic))
@@ -240,10 +238,19 @@ class Mqtt:
                 self._log.warning(text, about=topic)
             return ()
 
+    def _say_crowded(self) -> None:
+        """Somebody with a good key sends more than can be taken: say so now and then."""
+        now_s = self._clock.monotonic_s()
+        if now_s - self._crowded_s >= SAY_AGAIN_S:
+            self._crowded_s = now_s
+            text = f"orders come faster than they can be taken; {self._orders.dropped} were dropped, without an answer"
+            self.tell(Notice("warning", "bus", text))
+            self._log.warning(text, about="bus")
+
     async def _take_orders(self) -> NoReturn:
         """One after the other into the loop, each answered before the next."""
         while True:
-            orders = await self._orders.get()
+            orders = await self._orders.take()
             with contextlib.suppress(Unreachable):  # we stop: their sender has no answer, and will send them again
                 await self._inbox.ask(BudgetOrdered(0.0, self._clock.wall_s(), orders))
 

@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rapid.config.mqtt import MqttKeyTable
-from rapid.core.facility.nouns import AT_ONCE_S, INF, BudgetResult, Outcome
+from rapid.core.facility.nouns import AT_ONCE_S, INF, BudgetOrder, BudgetResult, Outcome
 from rapidctl.controller.facility.board import NUMBERS, Board
 from rapidctl.controller.facility.keys import KeyRing
 from rapidctl.controller.facility.messages import DomainState, Event, NodeState, Result, utc
 from rapidctl.controller.facility.postbag import EVENTS_MAX, REFUSALS_MAX, Postbag
 from rapidctl.controller.facility.sieve import ANSWERS_BURST, Sieve
 from rapidctl.controller.facility.topics import Topics
+from rapidctl.controller.facility.waiting import ORDERS_MAX, Waiting
 from rapidctl.controller.facility.words import refusal, result_of
 from tests.controller.fakes import HandClock
 from tests.facility.broker import Signer
@@ -200,6 +201,39 @@ async def test_who_waits_for_a_letter_gets_the_next() -> None:
     await asyncio.sleep(0)
     bag.put_state("t", b"{}")
     assert (await waiting).topic == "t"
+
+
+# ---- orders that wait ----
+
+
+def waits(number: int) -> tuple[BudgetOrder, ...]:
+    return (BudgetOrder(f"c{number}", "bms", "row", 1_000, NOW_S, AT_ONCE_S),)
+
+
+async def test_an_order_that_comes_again_waits_once() -> None:
+    waiting = Waiting()
+    for _ in range(10_000):
+        assert waiting.put(waits(1))
+    assert waiting.put(waits(2))
+    assert [await waiting.take(), await waiting.take()] == [waits(1), waits(2)]
+    assert (len(waiting), waiting.dropped) == (0, 0)
+    assert waiting.put(waits(1)), "it was taken; whoever asks again is answered again"
+
+
+async def test_the_newest_word_finds_room() -> None:
+    waiting = Waiting()
+    assert all(waiting.put(waits(number)) for number in range(ORDERS_MAX))
+    assert not waiting.put(waits(ORDERS_MAX))
+    assert (len(waiting), waiting.dropped) == (ORDERS_MAX, 1)
+    assert await waiting.take() == waits(1)
+
+
+async def test_who_waits_for_an_order_gets_the_next() -> None:
+    waiting = Waiting()
+    taker = asyncio.ensure_future(waiting.take())
+    await asyncio.sleep(0)
+    waiting.put(waits(1))
+    assert await taker == waits(1)
 
 
 # ---- the board ----
