@@ -1,13 +1,14 @@
 """gRPC as every process here uses it: the same options, health, reflection and errors everywhere."""
 
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -20,6 +21,7 @@ MESSAGE_MAX_BYTES = 16 * 2**20  # the picture of 10,000 GPUs has 2 MB
 CALLS_MAX = 10_000  # calls and streams that one server carries at once; the next is refused
 STREAMS_MAX = 1024  # of these, on one connection
 STOP_GRACE_S = 1.0
+NO_MESSAGE = "what came is no message of this call"
 PROBE_S = 0.5  # how long a start may wait to learn whether somebody already listens
 
 # Without the ping timeout a peer behind a cut cable is never noticed: keepalive alone waits for TCP to give up.
@@ -110,7 +112,8 @@ async def start_server(
     `services` are full names, as in `DESCRIPTOR.services_by_name["NodeService"].full_name`. Unix sockets are served
     without TLS: the rights of their folder protect them. Raises ConfigInvalid for an address that cannot be used.
     """
-    server = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX)
+    interceptors = [_Understanding()]
+    server = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX, interceptors=interceptors)
     add(server)
     checker = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checker, server)
@@ -120,6 +123,33 @@ async def start_server(
     await started.set_serving(False)
     await server.start()
     return started
+
+
+class _Understanding(grpc.aio.ServerInterceptor):
+    """A call of one request and one response whose request is no message ends with INVALID_ARGUMENT; gRPC itself would
+    say UNKNOWN, as if the fault were ours. Streams read their messages through rapid.streams, which says the same."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.request_streaming or handler.response_streaming:
+            return handler
+
+        def request(data: bytes) -> Any:
+            try:
+                return handler.request_deserializer(data)
+            except DecodeError:
+                return None
+
+        async def answer(asked: Any, context: Context) -> Any:
+            if asked is None:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, NO_MESSAGE)
+            return await handler.unary_unary(asked, context)
+
+        return grpc.unary_unary_rpc_method_handler(answer, request, handler.response_serializer)
 
 
 def _add_port(server: grpc.aio.Server, address: str, tls: TlsConfig | None, key: str) -> str:

@@ -10,7 +10,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from rapid.core.errors import RapidError
-from rapid.rpc import abort
+from rapid.rpc import NO_MESSAGE, abort
 
 Request = TypeVar("Request")
 
@@ -59,5 +59,5 @@ async def read(context: grpc.aio.ServicerContext[Request, Any]) -> Request | Non
     try:
         request = cast(object, await context.read())  # the stubs do not say that it may be EOF
     except DecodeError as error:
-        raise Ended("what came is no message of this call", grpc.StatusCode.INVALID_ARGUMENT) from error
+        raise Ended(NO_MESSAGE, grpc.StatusCode.INVALID_ARGUMENT) from error
     return None if request is grpc.aio.EOF else cast(Request, request)

@@ -20,6 +20,7 @@ from rapid.v1 import load_pb2, load_pb2_grpc
 from tests.calls import calling
 from tests.certificates import issue
 
+DEADLINE_S = 10.0
 SERVICE = load_pb2.DESCRIPTOR.services_by_name["LoadService"].full_name
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -193,3 +194,14 @@ async def test_a_cut_cable_ends_a_stream_within_seconds() -> None:
         cable.whole.set()
         await channel.close()
         relay.close()
+
+
+async def test_bytes_that_are_no_message_are_the_callers_fault() -> None:
+    async with serving() as server, connected(server.addresses["listen"]) as channel:
+        check: Any = channel.unary_unary("/grpc.health.v1.Health/Check", request_serializer=bytes)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await check(b"\xff\xff\xff", timeout=DEADLINE_S)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert caught.value.details() == "what came is no message of this call"
+        good = health_pb2.HealthCheckRequest().SerializeToString()
+        assert health_pb2.HealthCheckResponse.FromString(await check(good, timeout=DEADLINE_S)).status == NOT_SERVING

@@ -53,6 +53,7 @@ class NodeServiceServicer:
         """The inventory of this host. Reads only.
 
         | code              | when                       | what the caller does next |
+        | INVALID_ARGUMENT  | the request is no message  | fix the caller            |
         | UNAVAILABLE       | the daemon starts or stops | retry after a second      |
         | UNAUTHENTICATED   | TLS identity not accepted  | fix the certificates      |
         """

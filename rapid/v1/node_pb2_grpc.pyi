@@ -35,6 +35,7 @@ class NodeServiceStub:
     """The inventory of this host. Reads only.
 
     | code              | when                       | what the caller does next |
+    | INVALID_ARGUMENT  | the request is no message  | fix the caller            |
     | UNAVAILABLE       | the daemon starts or stops | retry after a second      |
     | UNAUTHENTICATED   | TLS identity not accepted  | fix the certificates      |
     """
@@ -58,6 +59,7 @@ class NodeServiceAsyncStub(NodeServiceStub):
     """The inventory of this host. Reads only.
 
     | code              | when                       | what the caller does next |
+    | INVALID_ARGUMENT  | the request is no message  | fix the caller            |
     | UNAVAILABLE       | the daemon starts or stops | retry after a second      |
     | UNAUTHENTICATED   | TLS identity not accepted  | fix the certificates      |
     """
@@ -84,6 +86,7 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
         """The inventory of this host. Reads only.
 
         | code              | when                       | what the caller does next |
+        | INVALID_ARGUMENT  | the request is no message  | fix the caller            |
         | UNAVAILABLE       | the daemon starts or stops | retry after a second      |
         | UNAUTHENTICATED   | TLS identity not accepted  | fix the certificates      |
         """

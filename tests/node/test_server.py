@@ -209,6 +209,15 @@ async def test_a_full_disk_refuses_the_greeting_and_no_limit_rises(node: LiveNod
     assert node.limits_mw() == (FALLBACK_MW, FALLBACK_MW)
 
 
+async def test_what_is_no_message_is_refused_as_the_callers_fault_and_the_next_call_is_answered(node: LiveNode) -> None:
+    describe: Any = node.channel.unary_unary("/rapid.v1.NodeService/Describe", request_serializer=bytes)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await describe(b"\xff", timeout=DEADLINE_S)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.value.details() == "what came is no message of this call"
+    assert node_pb2.DescribeResponse.FromString(await describe(b"", timeout=DEADLINE_S)).node == "node-1"
+
+
 # ---- ways to end ----
 
 
