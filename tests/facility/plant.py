@@ -12,7 +12,6 @@ from typing import Any, Self
 from tests.controller.process import Controller, Controllers
 from tests.facility.broker import PASSWORD, Broker, Client, Signer
 from tests.node.daemon import Host
-from tests.wait import wait_for
 
 SHORT = 'tick = "100ms"\nrpc_timeout = "500ms"\nmargin = "100ms"\nlease = "3s"\nsilent_after = "1s"'
 DEADLINE_S = 20.0
@@ -141,8 +140,3 @@ def _later() -> Iterator[float]:
 
 
 _ticks = _later()
-
-
-def ticks_keep_their_pace(plant: Plant, at_most_s: float) -> bool:
-    """No turn of the loop came later than that, by what the watchdog of the process heard."""
-    return wait_for(lambda: bool(plant.home.heard()), at_most_s, "WATCHDOG=1")
