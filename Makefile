@@ -82,7 +82,7 @@ lock: setup ## choose newer versions and pin them, with hashes, in requirements/
 
 .PHONY: bench
 bench: setup ## speed and memory, every figure of README.md (searches and evaluations are run by their own names)
-	@for name in control_tick replay policy sim demo rapidd; do echo "== bench.$$name"; $(BIN)/python -m bench.$$name || exit 1; done
+	@for name in control_tick replay policy sim demo engines facility rapidd; do echo "== bench.$$name"; $(BIN)/python -m bench.$$name || exit 1; done
 
 .PHONY: evaluation
 evaluation: setup ## docs/evaluation.md: every policy on every trace, half an hour (ARGS=--quick)
