@@ -1,7 +1,7 @@
 """When the draw has followed a lower limit: the rule that the ledger and the guard share."""
 
-# Where nothing is measured, the slowest board that is known: a limit of an MI300X takes 0.1 s until it begins to act and
-# comes near with a lag of 0.3 s, of which five make 99 % (rapid/sim/model/board.py, assumed from the RAPID paper).
+# Where nothing is measured, the slowest board that is known: a limit of an MI300X takes 0.1 s until it begins to act,
+# and comes near with a lag of 0.3 s, of which five make 99 % (rapid/sim/model/board.py, assumed from the RAPID paper).
 UNSEEN_S = 2.0
 
 
