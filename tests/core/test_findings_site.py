@@ -41,6 +41,12 @@ def with_node(change: Callable[[NodeStatus], NodeStatus]) -> Status:
     return replace(good, nodes=(change(good.nodes[0]), *good.nodes[1:]))
 
 
+METER = (
+    "there: rapidd --check; if only its meter reads high, raise ledger.draw_tolerance; "
+    "it is managed again when it obeys"
+)
+
+
 def with_gpu(**changes: object) -> Status:
     """The cluster with its first GPU changed."""
 
@@ -95,8 +101,7 @@ def test_a_cluster_in_order_is_green_all_over() -> None:
             "gpu",
             "h1/0",
             "is not managed, and booked at 650 W: reads back 700 W",
-            "there: rapidd --check; if only its power meter reads high, raise ledger.draw_tolerance; it is managed again "
-            "when it has obeyed for a while",
+            METER,
         ),
         (
             with_gpu(managed=False, watch=GpuWatch(unmanaged="fenced: another process fights over its limit")),

@@ -161,8 +161,7 @@ def _writers(node: NodeStatus, gpu: GpuStatus) -> list[Finding]:
 
 
 _REMEDIES: Mapping[GpuHealth, str] = {
-    GpuHealth.OK: "if only its power meter reads high, raise ledger.draw_tolerance; it is managed again when it has "
-    "obeyed for a while",
+    GpuHealth.OK: "if only its meter reads high, raise ledger.draw_tolerance; it is managed again when it obeys",
     GpuHealth.DENIED: "give rapidd CAP_SYS_ADMIN",
     GpuHealth.LOST: "look for Xid errors in dmesg; the GPU needs a reset, or the host a reboot",
     GpuHealth.MISMATCH: "find out who else sets its limit",
