@@ -61,8 +61,8 @@ async def test_a_grant_is_set_read_back_and_answered_long_before_the_next_interv
 
 async def test_reports_come_at_the_interval_asked_for(node: LiveNode) -> None:
     call = await node.greeted(interval_s=0.1)
-    times_s = [(await next_report(call)).node_time_s for _ in range(5)]
-    assert times_s[-1] - times_s[0] >= 0.3
+    times_s = [(await next_report(call)).node_time_s for _ in range(8)]  # some of the first come at once, with news
+    assert times_s[-1] - times_s[-4] >= 0.29
 
 
 async def test_the_end_of_a_lease_lands_the_node_and_is_reported(node: LiveNode) -> None:
