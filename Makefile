@@ -49,7 +49,7 @@ test: apt lint dynamo routers ## everything that CI asks for: lint, then all tes
 	@status=0; \
 	$(BIN)/python -m pytest -q -n 2 -m 'not e2e' || status=1; \
 	$(BIN)/python -m pytest -q -n 4 -m e2e $(KILLS) || status=1; \
-	$(BIN)/python -m pytest -q -n 2 -m e2e $(KILLS:%=--ignore=%) || status=1; \
+	$(BIN)/python -m pytest -q -n 4 --dist loadscope -m e2e $(KILLS:%=--ignore=%) || status=1; \
 	exit $$status
 
 .PHONY: test-vllm
