@@ -104,8 +104,9 @@ def conditions(plan: Plan, few: Plan) -> str:
     draw_w, call_ms = DEMAND_MW / 1000, CALL_US / 1000
     return f"""\
 rapidd on fake NVIDIA GPUs that draw {draw_w:g} W. A call of their driver sleeps for {call_ms:g} ms, and one that sets a
-limit for {SET_MS} ms more (host.py says from where). Ten samples a second, each of four calls a GPU; a controller on
-loopback, without TLS, hears 2 reports and sends 2 renewals a second; /metrics is read once a window; no engines.
+limit for {SET_MS} ms more (host.py says from where). Ten samples a second, each of one call a GPU for four values, and
+once a second of two calls more; a controller on loopback, without TLS, hears 2 reports and sends 2 renewals a second;
+/metrics is read once a window; no engines.
 CPU: processor time by wall time in {plan.windows} windows of {plan.window_s:g} s. Each latency {plan.trials} times.
 Loops: loop.sh, on a stand-in for nvidia-smi that is lighter than the real one. Each latency {few.trials} times.
 CPython {platform.python_version()}, grpcio {grpc.__version__}, {os.cpu_count()} cores ({platform.machine()}), \
