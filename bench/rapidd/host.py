@@ -9,7 +9,7 @@ from tools.fake_gpu import FakeGpus, build
 FALLBACK_MW, CEILING_MW = 500_000, 700_000
 GRANTS_MW = (600_000, 610_000)  # no two orders in a row are equal, or nothing would have to be written
 DEMAND_MW = 450_000  # below the fallback, so that no draw is in the way of what is timed
-# A value goes from the GPU's firmware to the driver. In the driver's own history of such calls (NVRM, "RPC history") one
+# A value goes from the GPU's firmware to the driver. In its own history of such calls (NVRM, "RPC history") one
 # takes 0.09 to 0.14 ms (NVIDIA/open-gpu-kernel-modules#446) and 0.5 ms (NVIDIA/DCGM#144); one nvmlDeviceGetPowerUsage
 # took 0.36 ms on a K40m (wookayin/gpustat#76). Whether a call for four values takes as long as for one, or up to four
 # times that, tools/read_nvml tells on a real GPU; who sleeps longer takes no more of a processor, who polls does.
