@@ -21,9 +21,9 @@ from rapidd.load.push import LoadTable, Looks
 from rapidd.talk import Talk
 from rapidd.worker import Event, HeldBy, Sampled, WriteDone
 
-# The longest pause between two turns, and the longest within EAGER_S after a write. What cannot wait wakes the loop: a
-# lease that ends, a limit that moved, a draw that may be too much, a write that was read back. A turn comes with every
-# report; where those come twice a second there is none between them.
+# The longest pause between two turns, and the longest within EAGER_S after a write or while a driver hangs. What cannot
+# wait wakes the loop: a lease that ends, a limit that moved, a draw that may be too much, a write that was read back. A
+# turn comes with every report; where those come twice a second there is none between them.
 TURN_S, SOON_S = 0.6, 0.1
 STUCK_S = 2.0  # assumed: a driver call that takes longer hangs
 FIRST_READ_S = 2.0  # at start, how long the others wait for a driver that does not say which limit is in force
@@ -43,6 +43,8 @@ class GpuWorker(Protocol):
     def busy_since_s(self) -> float | None: ...
 
     def submit_write(self, limit_mw: int) -> None: ...
+
+    def submit_sample(self, *, clock: bool) -> None: ...
 
     def find_holders(self) -> None: ...
 
@@ -80,8 +82,9 @@ class Snapshot:
 
 
 class Agent:
-    """Enforces on the workers' GPUs what the guard asks for. `clock` is the node's monotonic time in seconds; `adopt`
-    is asked when a GPU comes that was not there at the start."""
+    """Enforces on the workers' GPUs what the guard asks for. `clock` is the node's monotonic time in seconds; `rescue`
+    sees to it that a GPU whose driver hangs holds up no sample of others, and says whether there is one; `adopt` is
+    asked when a GPU comes that was not there at the start."""
 
     def __init__(
         self,
@@ -93,12 +96,13 @@ class Agent:
         memory: Memory,
         talk: Talk,
         clock: Callable[[], float],
+        rescue: Callable[[], bool] = lambda: False,
         adopt: Adopt = lambda device: None,
     ) -> None:
         self.ready = asyncio.Event()
         self._guard, self._inbox, self._loads, self._memory, self._talk = guard, inbox, loads, memory, talk
         self._workers = {worker.gpu: worker for worker in workers}
-        self._clock, self._adopt = clock, adopt
+        self._clock, self._rescue, self._adopt = clock, rescue, adopt
         self._calm_at_s = clock() + EAGER_S
         self._land_by_s: float | None = None
         self._mistake: Exception | None = None
@@ -160,12 +164,13 @@ class Agent:
         self._perform(self._guard.tick(at_s))
         self._watch(at_s)
         eager = at_s < self._calm_at_s
+        soon = self._rescue() or eager
         self._inbox.eager, self._inbox.alarms_mw = eager, self._guard.alarms_mw()
         if at_s - self.snapshot.report.node_time_s >= SHOW_S:
             self.snapshot = self._look(at_s)
         if self._guard.ready:
             self.ready.set()
-        deadline_s, turn_s = self._guard.next_deadline_s(), at_s + (SOON_S if eager else TURN_S)
+        deadline_s, turn_s = self._guard.next_deadline_s(), at_s + (SOON_S if soon else TURN_S)
         return turn_s if deadline_s is None else min(turn_s, deadline_s)
 
     def stop(self) -> None:
@@ -358,6 +363,8 @@ async def first_limits(workers: Sequence[GpuWorker], inbox: Inbox) -> dict[str, 
     limits_mw: dict[str, int | None] = {worker.gpu: None for worker in workers}
     unread, news = set(limits_mw), asyncio.Event()
     inbox.call(news.set)
+    for worker in workers:
+        worker.submit_sample(clock=True)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(FIRST_READ_S):
             while unread:

@@ -21,7 +21,7 @@ from rapidd.events import EventThread
 from rapidd.inbox import Inbox
 from rapidd.load.owners import check_gpus
 from rapidd.load.push import LoadTable
-from rapidd.pace import Every
+from rapidd.rounds import Rounds
 from rapidd.state import State
 from rapidd.talk import Talk
 from rapidd.worker import Event, Worker
@@ -54,7 +54,8 @@ class Node:
 
     def stop_workers(self) -> bool:
         """False if a driver call hangs; its device must not be closed then."""
-        stopped = [worker.stop(WORKER_STOP_S) for worker in self.crew.workers]
+        stopped = [self.crew.rounds.stop(WORKER_STOP_S)]
+        stopped += [worker.stop(WORKER_STOP_S) for worker in self.crew.workers]
         return self.events.stop(WORKER_STOP_S) and all(stopped)
 
 
@@ -112,6 +113,7 @@ async def begin(
     inbox, loads = Inbox(len(devices)), LoadTable(config.load.max_instances)
     crew = Crew(devices, fallbacks_mw, config, inbox.deliver, clock, log)
     limits_mw = await first_limits(crew.workers, inbox)
+    crew.rounds.start()
     guard = _guard([_spec(one.info, fallbacks_mw, limits_mw[one.info.gpu]) for one in devices], memory, config)
     agent = Agent(
         guard,
@@ -121,6 +123,7 @@ async def begin(
         memory=state,
         talk=Talk(log, clock),
         clock=clock,
+        rescue=crew.rounds.rescue,
         adopt=crew.adopt,
     )
     events = EventThread(backend, inbox.deliver)
@@ -129,7 +132,8 @@ async def begin(
 
 
 class Crew:
-    """The GPUs in our care, each with a worker that has been started; `adopt` takes one more."""
+    """The GPUs in our care, each with a worker that has been started, and their rounds, which have not; `adopt` takes
+    one more."""
 
     def __init__(
         self,
@@ -142,6 +146,7 @@ class Crew:
     ) -> None:
         self.devices: list[Device] = []
         self.workers: list[Worker] = []
+        self.rounds = Rounds(clock, float(config.report.sample_interval_s))
         self.fallbacks_mw = fallbacks_mw
         self._config, self._deliver, self._clock, self._log = config, deliver, clock, log
         for device in devices:
@@ -162,9 +167,9 @@ class Crew:
 
     def _take(self, device: Device) -> Worker:
         _warn(device.info, self._log)
-        pace = Every(float(self._config.report.sample_interval_s), len(self.workers))
-        worker = Worker(device, self._deliver, self._clock, pace)
+        worker = Worker(device, self._deliver, self._clock)
         worker.start()
+        self.rounds.add(worker)
         self.devices.append(device)
         self.workers.append(worker)
         return worker

@@ -1,21 +1,20 @@
-"""One thread per GPU: set, read back, compare. Nothing else calls a device.
+"""One thread and one bounded queue per GPU: set, read back, compare. Nothing else calls a device.
 
-It samples at its own pace, and at most one write and one listing of processes wait for it. A write comes first, then a
-sample that is due: a sample can wait, a cut cannot.
+The queue holds at most one write, one sample and one listing of processes, done in that order: an older sample can
+wait, a cut cannot. Samples are mostly taken by a thread that several GPUs share (rounds.py), in the worker's turns.
 """
 
-import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from queue import SimpleQueue
 from typing import TypeVar
 
 from msgspec import Struct
 
 from rapid.core.errors import DeviceError, DeviceMismatch, LimitRefused
 from rapidd.device.base import Device, DeviceEvent, Holder, LimitReading, PowerReading
-from rapidd.pace import Pace
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,25 +63,25 @@ _Reading = TypeVar("_Reading", LimitReading, PowerReading)
 
 
 class Worker:
-    """Makes every call to one device on a thread of its own, and delivers one event per piece of work.
+    """Makes every call to one device, one at a time, and delivers one event per piece of work in the order of the work:
+    on a thread of its own, but for `sample_now`, which works on its caller's.
 
     `deliver` runs on that thread (pass one that hands over to the event loop) and must not raise; `clock` is read
-    there. Whatever a device raises comes as an event. Any thread may call any method, and none but `stop` waits.
+    there. Whatever a device raises comes as an event. Any thread may call any method; none waits but `sample_now`, for
+    its sample, and `stop`.
     """
 
-    def __init__(
-        self, device: Device, deliver: Callable[[Event], None], clock: Callable[[], float], pace: Pace
-    ) -> None:
+    def __init__(self, device: Device, deliver: Callable[[Event], None], clock: Callable[[], float]) -> None:
         self.gpu = device.info.gpu
-        self._device, self._deliver, self._clock, self._pace = device, deliver, clock, pace
+        self._device, self._deliver, self._clock = device, deliver, clock
         self._lock = threading.Lock()
-        # Held but for the moment in which it rings. At 80 samples a second, a Condition would cost twice as much.
-        self._bell = threading.Lock()
-        self._bell.acquire()
+        self._turn = threading.Lock()  # held through each piece of work, until its event is delivered
+        self._bell: SimpleQueue[None] = SimpleQueue()  # one ring for each thing submitted
         self._write_mw: int | None = None
         self._write_outstanding = (
             False  # From submit_write until just before its WriteDone; at most one, as Guard says.
         )
+        self._sample_wanted = self._clock_wanted = False
         self._listing: Callable[[tuple[int, ...]], None] | None = None
         self._stopping = False
         self._busy_since_s: float | None = None
@@ -104,7 +103,28 @@ class Worker:
             assert not self._stopping, f"gpu {self.gpu}: write of {limit_mw} mW after stop"
             assert not self._write_outstanding, f"gpu {self.gpu}: write of {limit_mw} mW while another is outstanding"
             self._write_mw, self._write_outstanding = limit_mw, True
-        self._ring()
+        self._bell.put(None)
+
+    def submit_sample(self, *, clock: bool) -> None:
+        """Read limit and power soon, and if `clock` what else the device tells; one that waits already is enough."""
+        with self._lock:
+            self._clock_wanted |= clock
+            if self._sample_wanted:
+                return
+            self._sample_wanted = True
+        self._bell.put(None)
+
+    def sample_now(self, *, clock: bool) -> None:
+        """The same here and now, on the caller's thread; if the device is at work, or has a write to do, its own thread
+        will do it after that."""
+        if self._write_outstanding or not self._turn.acquire(blocking=False):
+            self.submit_sample(clock=clock)
+            return
+        try:
+            if not self._stopping:
+                self._do(partial(self._sample, clock=clock))
+        finally:
+            self._turn.release()
 
     def find_holders(self) -> None:
         """Find out who holds the device open, and deliver it. It asks the operating system and takes its time, so it
@@ -120,7 +140,7 @@ class Worker:
         with nothing if the device does not tell. Of two that wait the later is done, the other never."""
         with self._lock:
             self._listing = done
-        self._ring()
+        self._bell.put(None)
 
     def stop(self, timeout_s: float) -> bool:
         """Drop what has not begun, wait for what has; False if it did not end in timeout_s, so a driver call hangs.
@@ -129,25 +149,27 @@ class Worker:
         """
         with self._lock:
             self._stopping = True
-        self._ring()
+        self._bell.put(None)
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def _ring(self) -> None:
-        with contextlib.suppress(RuntimeError):  # it has rung, and nobody has heard it yet
-            self._bell.release()
-
     def _run(self) -> None:
-        while (work := self._next()) is not None:
-            self._busy_since_s = self._clock()
-            event = work()
-            self._busy_since_s = None
-            if event is None:
-                continue
-            if isinstance(event, WriteDone):
-                with self._lock:
-                    self._write_outstanding = False
+        while not self._stopping:
+            self._bell.get()
+            with self._turn:
+                while (work := self._next()) is not None:
+                    self._do(work)
+
+    def _do(self, work: Callable[[], Event | None]) -> None:
+        """A piece of work, in our turn."""
+        self._busy_since_s = self._clock()
+        event = work()
+        self._busy_since_s = None
+        if isinstance(event, WriteDone):
+            with self._lock:
+                self._write_outstanding = False
+        if event is not None:
             self._deliver(event)
 
     def _find(self) -> None:
@@ -160,21 +182,20 @@ class Worker:
         self._deliver(HeldBy(self.gpu, holders))
 
     def _next(self) -> Callable[[], Event | None] | None:
-        """The next piece of work, waiting for it; None when there will be none."""
-        while True:
-            with self._lock:
-                if self._stopping:
-                    return None
-                if self._write_mw is not None:
-                    limit_mw, self._write_mw = self._write_mw, None
-                    return partial(self._write, limit_mw)
-                at_s = self._clock()
-                if (left_s := self._pace.left_s(at_s)) <= 0:
-                    return partial(self._sample, clock=self._pace.begin(at_s))
-                if self._listing is not None:
-                    done, self._listing = self._listing, None
-                    return partial(self._list, done)
-            self._bell.acquire(timeout=left_s)
+        """The next piece of work; None when there is none."""
+        with self._lock:
+            if self._stopping:
+                return None
+            if self._write_mw is not None:
+                limit_mw, self._write_mw = self._write_mw, None
+                return partial(self._write, limit_mw)
+            if self._sample_wanted:
+                clock, self._sample_wanted, self._clock_wanted = self._clock_wanted, False, False
+                return partial(self._sample, clock=clock)
+            if self._listing is not None:
+                done, self._listing = self._listing, None
+                return partial(self._list, done)
+            return None
 
     def _write(self, limit_mw: int) -> WriteDone:
         error: DeviceError | LimitRefused | None = None

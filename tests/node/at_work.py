@@ -7,21 +7,6 @@ from rapidd.device.base import Device
 from rapidd.worker import Event, Sampled, Worker, WriteDone
 
 TIMEOUT_S = 10.0  # No test waits this long unless it fails.
-LOOK_S = 0.002  # how soon a worker sees that a sample is due
-
-
-class OnDemand:
-    """A pace at which a sample is due when a test says so; obeys `Pace`."""
-
-    def __init__(self) -> None:
-        self.due, self.clock = False, True
-
-    def left_s(self, at_s: float) -> float:
-        return 0.0 if self.due else LOOK_S
-
-    def begin(self, at_s: float) -> bool:
-        self.due = False
-        return self.clock
 
 
 class AtWork:
@@ -29,8 +14,7 @@ class AtWork:
 
     def __init__(self, device: Device, clock: Callable[[], float]) -> None:
         self.events: queue.Queue[Event] = queue.Queue()
-        self.pace = OnDemand()
-        self.worker = Worker(device, self.events.put, clock, self.pace)
+        self.worker = Worker(device, self.events.put, clock)
         self.worker.start()
 
     def event(self) -> Event:
@@ -43,7 +27,7 @@ class AtWork:
         return event
 
     def sample(self, *, clock: bool = True) -> Sampled:
-        self.pace.clock, self.pace.due = clock, True
+        self.worker.submit_sample(clock=clock)
         event = self.event()
         assert isinstance(event, Sampled)
         return event

@@ -21,7 +21,7 @@ from rapidd.agent import Agent, first_limits
 from rapidd.device.base import DeviceInfo, Holder, LimitReading, PowerReading
 from rapidd.inbox import Inbox
 from rapidd.load.push import LoadTable
-from rapidd.pace import Every
+from rapidd.rounds import Rounds
 from rapidd.server import NodeService, serving_node
 from rapidd.talk import Talk
 from rapidd.worker import Worker
@@ -103,10 +103,13 @@ async def live_node(memory: GuardMemory | None = None, kind: type[Guard] = Guard
     """Two GPUs, every one landed before this begins; the node is stopped in order at the end."""
     devices = [MemoryDevice(index) for index in range(len(GPUS))]
     inbox, loads, keeper = Inbox(len(devices)), LoadTable(4), ScriptedMemory()
-    workers = [Worker(device, inbox.deliver, time.monotonic, Every(0.1, i)) for i, device in enumerate(devices)]
+    workers = [Worker(device, inbox.deliver, time.monotonic) for device in devices]
+    rounds = Rounds(time.monotonic, interval_s=0.1)
     for worker in workers:
         worker.start()
+        rounds.add(worker)
     limits_mw = await first_limits(workers, inbox)
+    rounds.start()
     specs = [
         GuardedGpu(gpu, index, FLOOR_MW, CEILING_MW, FALLBACK_MW, limits_mw[gpu]) for index, gpu in enumerate(GPUS)
     ]
@@ -120,6 +123,7 @@ async def live_node(memory: GuardMemory | None = None, kind: type[Guard] = Guard
         memory=keeper,
         talk=Talk(log, time.monotonic),
         clock=time.monotonic,
+        rescue=rounds.rescue,
     )
     gpus = tuple(GpuDescription(gpu, i, "memory", "1", FLOOR_MW, CEILING_MW, FALLBACK_MW) for i, gpu in enumerate(GPUS))
     description = NodeDescription(NODE, "1.2.3", "memory", guard.incarnation, None, gpus)
@@ -133,5 +137,4 @@ async def live_node(memory: GuardMemory | None = None, kind: type[Guard] = Guard
                 yield LiveNode(address, channel, devices, agent, service, keeper)
         agent.stop()
         await running
-    for worker in workers:
-        assert worker.stop(DEADLINE_S)
+    assert all([rounds.stop(DEADLINE_S), *(worker.stop(DEADLINE_S) for worker in workers)])

@@ -45,12 +45,15 @@ class ScriptedWorker:
         self._rig.inbox.deliver(done)
 
     def sample(self) -> None:
-        """As it does at its own pace."""
+        """As it is done in every round."""
         if self.held:
             return
         at_s = self._rig.now_s
         power = None if self.error else PowerReading(self.draw_mw, 5_000, clock_mhz=self.clock_mhz)
         self._rig.inbox.deliver(Sampled(self.gpu, self._reading(), power, self.error, at_s, at_s))
+
+    def submit_sample(self, *, clock: bool) -> None:
+        self.sample()
 
     def find_holders(self) -> None:
         self._rig.inbox.deliver(HeldBy(self.gpu, self.holders))

@@ -106,6 +106,20 @@ async def test_a_driver_call_that_hangs_is_told_while_the_other_gpu_obeys(host: 
     wait_for(lambda: daemon.process.poll() == 0, DEADLINE_S, "the end")
 
 
+@pytest.mark.parametrize("hanging", [0, 1])
+async def test_while_a_driver_call_hangs_a_foreign_write_to_the_other_gpu_is_repaired(
+    host: NvmlHost, hanging: int
+) -> None:
+    """Promise 3: one thread reads all GPUs, and must not be all that watches them."""
+    daemon = host.start(env=host.env)
+    host.nvml.gpus[hanging].delay_ms = 60_000
+    other = host.nvml.gpus[1 - hanging]
+    for _ in range(2):
+        other.write(700_000)
+        await wait_until(lambda: other.enforced_mw == 500_000, DEADLINE_S, "the repair")
+    daemon.process.kill()
+
+
 @pytest.mark.parametrize("named", [False, True])
 async def test_a_gpu_that_is_lost_at_the_start_is_taken_care_of_when_it_is_back(host: NvmlHost, named: bool) -> None:
     """Promise 2: it goes to its floor first, and higher only by a grant."""

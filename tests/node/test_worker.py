@@ -9,7 +9,7 @@ import pytest
 from rapid.core.errors import DeviceDenied, DeviceError, DeviceLost, DeviceMismatch, LimitRefused
 from rapidd.device.base import DeviceInfo, Holder, LimitReading, PowerReading
 from rapidd.worker import Event, HeldBy, Sampled, Worker, WriteDone
-from tests.node.at_work import TIMEOUT_S, AtWork, OnDemand
+from tests.node.at_work import TIMEOUT_S, AtWork
 
 
 class ScriptedDevice:
@@ -86,7 +86,7 @@ class Rig(AtWork):
         """Begin a sample whose call does not end before the device `may_go`."""
         self.device.may_go.clear()
         self.device.entered.clear()
-        self.pace.clock, self.pace.due = False, True
+        self.worker.submit_sample(clock=False)
         assert self.device.entered.wait(TIMEOUT_S)
 
 
@@ -225,7 +225,7 @@ def test_an_averaged_draw_does_not_pass_for_one_measured_after_the_limit(rig: Ri
 
 def test_a_write_goes_before_a_waiting_sample(rig: Rig) -> None:
     rig.hold()
-    rig.pace.due = True
+    rig.worker.submit_sample(clock=False)
     rig.worker.submit_write(500_000)
     rig.device.may_go.set()
     kinds = [type(rig.event()) for _ in range(3)]
@@ -251,7 +251,7 @@ def test_the_next_write_may_be_submitted_from_within_deliver() -> None:
         limit_mw = next(limits, None)
         done.set() if limit_mw is None else worker.submit_write(limit_mw)
 
-    worker = Worker(device, deliver, device.clock, OnDemand())
+    worker = Worker(device, deliver, device.clock)
     worker.start()
     worker.submit_write(600_000)
     assert done.wait(TIMEOUT_S)
@@ -268,6 +268,57 @@ def test_a_hanging_call_shows_since_when(rig: Rig) -> None:
     rig.event()
     ages.append(rig.worker.busy_since_s)
     assert ages == [None, 41.0, None]
+
+
+def test_a_sample_here_and_now_is_taken_on_the_thread_that_asks(rig: Rig) -> None:
+    rig.worker.sample_now(clock=False)
+    assert isinstance(rig.events.get_nowait(), Sampled)
+    assert rig.device.calls == ["both"]
+
+
+def test_a_sample_here_and_now_waits_for_no_call_that_is_under_way(rig: Rig) -> None:
+    """Else a driver that hangs for one GPU would keep those of the others unwatched."""
+    rig.hold()
+    rig.worker.sample_now(clock=True)
+    rig.device.may_go.set()
+    assert [type(rig.event()), type(rig.event())] == [Sampled, Sampled]
+    assert rig.device.calls == ["both", "both and clock"]
+
+
+def test_a_write_waits_for_a_sample_here_and_now_and_is_not_lost(rig: Rig) -> None:
+    rig.device.may_go.clear()
+    sampling = threading.Thread(target=lambda: rig.worker.sample_now(clock=False))
+    sampling.start()
+    assert rig.device.entered.wait(TIMEOUT_S)
+    rig.worker.submit_write(500_000)
+    rig.device.may_go.set()
+    sampling.join(TIMEOUT_S)
+    assert [type(rig.event()), type(rig.event())] == [Sampled, WriteDone]
+    assert rig.device.calls == ["both", "set 500", "limit"]
+
+
+def test_a_sample_here_and_now_goes_behind_a_write_that_waits(rig: Rig) -> None:
+    rig.hold()
+    rig.worker.submit_write(500_000)
+    rig.worker.sample_now(clock=False)
+    rig.device.may_go.set()
+    assert [type(rig.event()) for _ in range(3)] == [Sampled, WriteDone, Sampled]
+
+
+def test_samples_that_wait_are_one_and_it_has_the_clock_if_any_asked_for_it(rig: Rig) -> None:
+    rig.hold()
+    for clock in (False, True, False):
+        rig.worker.submit_sample(clock=clock)
+    rig.device.may_go.set()
+    assert [type(rig.event()) for _ in range(2)] == [Sampled, Sampled]
+    assert rig.worker.stop(TIMEOUT_S)
+    assert rig.device.calls == ["both", "both and clock"]
+
+
+def test_nothing_is_sampled_after_the_stop(rig: Rig) -> None:
+    assert rig.worker.stop(TIMEOUT_S)
+    rig.worker.sample_now(clock=False)
+    assert rig.events.empty()
 
 
 def test_stop_is_bounded_when_a_call_hangs_and_drops_what_has_not_begun(rig: Rig) -> None:
@@ -289,7 +340,7 @@ def test_a_write_after_stop_is_our_own_mistake(rig: Rig) -> None:
 
 def test_a_worker_that_was_never_started_stops() -> None:
     device = ScriptedDevice()
-    assert Worker(device, queue.Queue[Event]().put, device.clock, OnDemand()).stop(TIMEOUT_S)
+    assert Worker(device, queue.Queue[Event]().put, device.clock).stop(TIMEOUT_S)
 
 
 def test_workers_of_several_gpus_do_not_wait_for_each_other() -> None:
@@ -308,6 +359,7 @@ def test_submitting_never_waits_for_the_device(rig: Rig) -> None:
     def submit() -> None:
         rig.worker.submit_write(500_000)
         for _ in range(100):
+            rig.worker.submit_sample(clock=False)
             rig.worker.submit_list(lambda _: None)
         finished.set()
 
