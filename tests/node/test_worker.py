@@ -7,95 +7,16 @@ from collections.abc import Iterator
 import pytest
 
 from rapid.core.errors import DeviceDenied, DeviceError, DeviceLost, DeviceMismatch, LimitRefused
-from rapidd.device.base import DeviceInfo, Holder, LimitReading, PowerReading
+from rapidd.device.base import Holder, LimitReading, PowerReading
 from rapidd.worker import Event, HeldBy, Sampled, Worker, WriteDone
-from tests.node.at_work import TIMEOUT_S, AtWork
-
-
-class ScriptedDevice:
-    """A device whose driver does as told; obeys `Device`. Every call takes a second of the test's clock."""
-
-    def __init__(self) -> None:
-        self.info = DeviceInfo("GPU-a", 0, "scripted", "1", floor_mw=100_000, ceiling_mw=700_000)
-        self.now_s = 0.0
-        self.calls: list[str] = []
-        self.requested_mw = 700_000
-        self.cap_mw = 700_000
-        self.step_mw = 1
-        self.sticks = False
-        self.power = PowerReading(300_000, 1)
-        self.raises: dict[str, Exception] = {}
-        self.holding: tuple[Holder, ...] = ()
-        self.searches = 0
-        self.searching = threading.Event()
-        self.searching.set()
-        self.entered, self.may_go = threading.Event(), threading.Event()
-        self.may_go.set()
-
-    def clock(self) -> float:
-        return self.now_s
-
-    def set_limit(self, limit_mw: int) -> None:
-        self._call(f"set {limit_mw // 1000}", "set_limit")
-        self.info.check_range(limit_mw)
-        if not self.sticks:
-            self.requested_mw = limit_mw - limit_mw % self.step_mw
-
-    def read_limit(self) -> LimitReading:
-        self._call("limit", "read_limit")
-        return LimitReading(self.requested_mw, min(self.requested_mw, self.cap_mw))
-
-    def read_power(self) -> PowerReading:
-        self._call("power", "read_power")
-        return self.power
-
-    def read_both(self, *, clock: bool) -> tuple[LimitReading, PowerReading]:
-        self._call("both and clock" if clock else "both", "read_both")
-        # Nothing that fails alone may be read in this way.
-        for failure in (self.raises[verb] for verb in ("read_limit", "read_power") if verb in self.raises):
-            raise failure
-        return LimitReading(self.requested_mw, min(self.requested_mw, self.cap_mw)), self.power
-
-    def processes(self) -> tuple[int, ...]:
-        return ()
-
-    def holders(self) -> tuple[Holder, ...]:
-        self.searches += 1
-        assert self.searching.wait(TIMEOUT_S)
-        if "holders" in self.raises:
-            raise self.raises["holders"]
-        return self.holding
-
-    def _call(self, word: str, verb: str) -> None:
-        self.calls.append(word)
-        self.entered.set()
-        assert self.may_go.wait(TIMEOUT_S)
-        self.now_s += 1.0
-        if verb in self.raises:
-            raise self.raises[verb]
-
-
-class Rig(AtWork):
-    """A worker on a scripted device."""
-
-    def __init__(self) -> None:
-        self.device = ScriptedDevice()
-        super().__init__(self.device, self.device.clock)
-
-    def hold(self) -> None:
-        """Begin a sample whose call does not end before the device `may_go`."""
-        self.device.may_go.clear()
-        self.device.entered.clear()
-        self.worker.submit_sample(clock=False)
-        assert self.device.entered.wait(TIMEOUT_S)
+from tests.node.at_work import TIMEOUT_S
+from tests.node.scripted_device import Rig, ScriptedDevice, scripted
 
 
 @pytest.fixture
 def rig() -> Iterator[Rig]:
-    rig = Rig()
-    yield rig
-    rig.device.may_go.set()
-    rig.stop()
+    with scripted() as rig:
+        yield rig
 
 
 def test_a_write_is_read_back_at_once(rig: Rig) -> None:
@@ -268,57 +189,6 @@ def test_a_hanging_call_shows_since_when(rig: Rig) -> None:
     rig.event()
     ages.append(rig.worker.busy_since_s)
     assert ages == [None, 41.0, None]
-
-
-def test_a_sample_here_and_now_is_taken_on_the_thread_that_asks(rig: Rig) -> None:
-    rig.worker.sample_now(clock=False)
-    assert isinstance(rig.events.get_nowait(), Sampled)
-    assert rig.device.calls == ["both"]
-
-
-def test_a_sample_here_and_now_waits_for_no_call_that_is_under_way(rig: Rig) -> None:
-    """Else a driver that hangs for one GPU would keep those of the others unwatched."""
-    rig.hold()
-    rig.worker.sample_now(clock=True)
-    rig.device.may_go.set()
-    assert [type(rig.event()), type(rig.event())] == [Sampled, Sampled]
-    assert rig.device.calls == ["both", "both and clock"]
-
-
-def test_a_write_waits_for_a_sample_here_and_now_and_is_not_lost(rig: Rig) -> None:
-    rig.device.may_go.clear()
-    sampling = threading.Thread(target=lambda: rig.worker.sample_now(clock=False))
-    sampling.start()
-    assert rig.device.entered.wait(TIMEOUT_S)
-    rig.worker.submit_write(500_000)
-    rig.device.may_go.set()
-    sampling.join(TIMEOUT_S)
-    assert [type(rig.event()), type(rig.event())] == [Sampled, WriteDone]
-    assert rig.device.calls == ["both", "set 500", "limit"]
-
-
-def test_a_sample_here_and_now_goes_behind_a_write_that_waits(rig: Rig) -> None:
-    rig.hold()
-    rig.worker.submit_write(500_000)
-    rig.worker.sample_now(clock=False)
-    rig.device.may_go.set()
-    assert [type(rig.event()) for _ in range(3)] == [Sampled, WriteDone, Sampled]
-
-
-def test_samples_that_wait_are_one_and_it_has_the_clock_if_any_asked_for_it(rig: Rig) -> None:
-    rig.hold()
-    for clock in (False, True, False):
-        rig.worker.submit_sample(clock=clock)
-    rig.device.may_go.set()
-    assert [type(rig.event()) for _ in range(2)] == [Sampled, Sampled]
-    assert rig.worker.stop(TIMEOUT_S)
-    assert rig.device.calls == ["both", "both and clock"]
-
-
-def test_nothing_is_sampled_after_the_stop(rig: Rig) -> None:
-    assert rig.worker.stop(TIMEOUT_S)
-    rig.worker.sample_now(clock=False)
-    assert rig.events.empty()
 
 
 def test_stop_is_bounded_when_a_call_hangs_and_drops_what_has_not_begun(rig: Rig) -> None:
