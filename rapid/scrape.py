@@ -39,17 +39,31 @@ def serving(address: str, registry: CollectorRegistry, key: str) -> Iterator[str
         raise ConfigInvalid(key, f"cannot listen on {address}: {(error.strerror or str(error)).lower()}") from error
     with server:
         server.set_app(answer)
-        thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+        thread = threading.Thread(target=server.serve_until_stopped, name="metrics", daemon=True)
         thread.start()
         try:
             yield f"{host}:{server.server_port}"
         finally:
-            server.shutdown()
+            server.stop()
             thread.join(REQUEST_TIMEOUT_S)
 
 
 class _Server(WSGIServer):
-    """One request at a time; callers beyond the kernel's backlog are refused."""
+    """One request at a time; callers beyond the kernel's backlog are refused.
+
+    It sleeps until somebody calls. `serve_forever` wakes twice a second to see whether it should stop.
+    """
+
+    stopping = False
+
+    def serve_until_stopped(self) -> None:
+        while not self.stopping:
+            self.handle_request()
+
+    def stop(self) -> None:
+        self.stopping = True
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)  # wakes the one who waits for a caller
 
     def server_bind(self) -> None:
         # The standard one looks the host's name up, and a name server that is down would hold up the start.

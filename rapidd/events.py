@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from rapidd.device.base import Backend, DeviceEvent
 
-WAIT_S = 0.25  # one wait; `stop` may take as long
+WAIT_S = 0.5  # one wait; `stop` may take as long
 PAUSE_S = 0.05  # after each event: of a driver that goes mad, twenty a second are heard
 
 

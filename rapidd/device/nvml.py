@@ -88,7 +88,7 @@ class NvmlBackend:
             self._watch.rest(timeout_s)
             return None
         data, wait = self._session.nvml.c_nvmlEventData_t(), self._session.nvml.nvmlLib.nvmlEventSetWait_v2
-        # Not by the binding's function, which raises whenever nothing happens: four times a second, for ever. Rounded
+        # Not by the binding's function, which raises whenever nothing happens: twice a second, for ever. Rounded
         # up: with no milliseconds left to wait, the caller would ask again and again until its time is up.
         if status := wait(self._session.events, byref(data), ceil(1000 * timeout_s)):
             if status != Status.TIMEOUT:

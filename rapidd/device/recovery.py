@@ -19,7 +19,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 0.5
 _LOCK_WAIT_S = 0.1  # for a call that is under way
 _EVENTS_MAX = 256
 # A driver cannot be woken from its wait for an event: this is how long a loss, or the end, may have to wait for it.
-SLICE_S = 0.25
+SLICE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
