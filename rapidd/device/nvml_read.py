@@ -6,7 +6,7 @@ from struct import Struct
 from typing import Any
 
 from rapid.core.cluster import Slowdown
-from rapidd.device.nvml_status import ABSENT, LOST, Status
+from rapidd.device.nvml_status import ABSENT, LOST
 
 Handle = Any  # what pynvml makes of nvmlDevice_t
 Getter = Callable[..., Any]
@@ -56,25 +56,23 @@ class Values:
 
     def read(self) -> list[int | None]:
         """One value for each that was wanted, None for one that this driver or GPU does not tell."""
-        told = self._read_fields()
+        values = self._values
+        if self._get is None or self._failed(self._get(self._handle, len(values), values)):
+            told: list[int | None] = [None] * len(values)
+        else:
+            # Each value has a status of its own; the status of the call says nothing about it.
+            told = [
+                None if (status and self._failed(status)) or kind not in _MASKS else value & _MASKS[kind]
+                for kind, status, value in _FIELD_VALUE.iter_unpack(values)
+            ]
         if len(told) == len(self.ways):
             return told
         fields = iter(told)
         return [next(fields) if isinstance(way, Field) else maybe(self._nvml, way, self._handle) for way in self.ways]
 
-    def _read_fields(self) -> list[int | None]:
-        values = self._values
-        if self._get is None or self._failed(self._get(self._handle, len(values), values)):
-            return [None] * len(values)
-        # Each value has a status of its own; the status of the call says nothing about it.
-        return [
-            None if (status and self._failed(status)) or kind not in _MASKS else value & _MASKS[kind]
-            for kind, status, value in _FIELD_VALUE.iter_unpack(values)
-        ]
-
     def _failed(self, status: int) -> bool:
         """False for success, true for what is absent. Raises NVMLError for all else."""
-        if status == Status.SUCCESS:
+        if not status:
             return False
         if status not in ABSENT:
             raise self._nvml.NVMLError(status)
