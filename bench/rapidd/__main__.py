@@ -20,7 +20,7 @@ from bench.rapidd.daemon import daemon
 from bench.rapidd.host import CALL_US, DEMAND_MW, SET_MS, Host, Keeper
 from bench.rapidd.loops import loop, one_call, stand_in
 from bench.rapidd.show import print_head, print_row, print_targets, print_waits
-from bench.rapidd.trials import Found, Plan, examine, renewing, share
+from bench.rapidd.trials import Found, Plan, Share, examine, renewing, share
 from tools.fake_gpu import NoCompiler
 
 GPUS, TARGET_GPUS = (1, 8, 16), 8
@@ -72,20 +72,20 @@ async def run(case: Case) -> Found:
             return await examine(host, keeper, case.plan)
 
 
-async def by_wait(plan: Plan) -> list[tuple[str, list[float]]]:
-    """The share of a core that rapidd takes, by what the driver does while a call waits for the GPU."""
+async def by_wait(plan: Plan) -> list[tuple[str, list[Share]]]:
+    """What rapidd takes of a core, by what the driver does while a call waits for the GPU."""
     waits = {
         "answers at once": (0, 0),
         f"sleeps for {CALL_US / 1000:g} ms": (CALL_US, 0),
         f"polls for {CALL_US / 1000:g} ms": (0, CALL_US),
     }
-    found: list[tuple[str, list[float]]] = []
+    found: list[tuple[str, list[Share]]] = []
     with tempfile.TemporaryDirectory() as folder:
         host = Host.make(Path(folder), TARGET_GPUS)
         async with daemon(host) as keeper, renewing(keeper):
             for name, (sleep_us, poll_us) in waits.items():
                 host.wait(sleep_us=sleep_us, poll_us=poll_us)
-                found.append((name, [await share(keeper, plan.window_s) for _ in range(plan.windows)]))
+                found.append((name, [await share(host, keeper, plan.window_s) for _ in range(plan.windows)]))
     return found
 
 
@@ -103,11 +103,12 @@ def smi_costs() -> str:
 def conditions(plan: Plan, few: Plan) -> str:
     draw_w, call_ms = DEMAND_MW / 1000, CALL_US / 1000
     return f"""\
-rapidd on fake NVIDIA GPUs that draw {draw_w:g} W. A call of their driver sleeps for {call_ms:g} ms, and one that sets a
-limit for {SET_MS} ms more (host.py says from where). Ten samples a second, each of one call a GPU for four values, and
-once a second of two calls more; a controller on loopback, without TLS, hears 2 reports and sends 2 renewals a second;
-/metrics is read once a window; no engines.
-CPU: processor time by wall time in {plan.windows} windows of {plan.window_s:g} s. Each latency {plan.trials} times.
+rapidd on fake NVIDIA GPUs that draw {draw_w:g} W. A call of their driver polls for {call_ms:g} ms, as NVIDIA's does,
+and one that sets a limit sleeps for {SET_MS} ms more (host.py says from where). Ten samples a second, each of one call
+a GPU for four values, and once a second of two calls more; a controller on loopback, without TLS, hears 2 reports and
+sends 2 renewals a second; /metrics is read once a window; no engines.
+CPU: processor time by wall time in {plan.windows} windows of {plan.window_s:g} s, without what the driver polls for in
+the keeper's calls, which stands beside it. Each latency {plan.trials} times.
 Loops: loop.sh, on a stand-in for nvidia-smi that is lighter than the real one. Each latency {few.trials} times.
 CPython {platform.python_version()}, grpcio {grpc.__version__}, {os.cpu_count()} cores ({platform.machine()}), \
 load {os.getloadavg()[0]:.1f}; to wake and go back to sleep takes Python {wake_us():.0f} us of processor time here"""

@@ -12,8 +12,11 @@ DEMAND_MW = 450_000  # below the fallback, so that no draw is in the way of what
 # A value goes from the GPU's firmware to the driver. In its own history of such calls (NVRM, "RPC history") one
 # takes 0.09 to 0.14 ms (NVIDIA/open-gpu-kernel-modules#446) and 0.5 ms (NVIDIA/DCGM#144); one nvmlDeviceGetPowerUsage
 # took 0.36 ms on a K40m (wookayin/gpustat#76). Whether a call for four values takes as long as for one, or up to four
-# times that, tools/read_nvml tells on a real GPU; who sleeps longer takes no more of a processor, who polls does.
+# times that, tools/read_nvml tells on a real GPU.
 CALL_US = 300
+# It polls meanwhile, and its caller's processor is busy: kernel_gsp.c of NVIDIA/open-gpu-kernel-modules goes round in
+# _kgspRpcRecvPoll, with an osSpinLoop that does nothing (os.c). Whoever asks for a value pays for that, in whatever
+# language, so it is told apart from what a keeper takes itself.
 SET_MS = 5  # assumed: how much longer setting a limit takes, after it is in force
 
 
@@ -59,8 +62,13 @@ class Host:
         host = cls(folder, fake, library)
         for gpu in fake.gpus:
             gpu.demand_mw, gpu.set_delay_ms = DEMAND_MW, SET_MS
-        host.wait(sleep_us=CALL_US)
+        host.wait(poll_us=CALL_US)
         return host
+
+    @property
+    def polled_s(self) -> float:
+        """Processor seconds that the driver's calls have polled for, since the start."""
+        return self.gpus.polled_s
 
     def wait(self, *, sleep_us: int = 0, poll_us: int = 0) -> None:
         """From now on each call of the driver sleeps, or polls its GPU, for this long."""

@@ -26,15 +26,23 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One keeper on one host. `cpu` is a share of one core in each window; latencies are in seconds."""
+    """One keeper on one host. Latencies are in seconds."""
 
-    cpu: list[float]
+    cpu: list["Share"]  # of each window
     first: Usage
     last: Usage
     between_s: float  # from first to last
     order_s: list[float]
     repair_s: list[float]
     fallback_s: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Of one core: what a keeper takes, and what the driver polls for in its calls."""
+
+    own: float
+    polled: float
 
 
 async def examine(host: Host, keeper: Keeper, plan: Plan) -> Found:
@@ -45,7 +53,7 @@ async def examine(host: Host, keeper: Keeper, plan: Plan) -> Found:
         await asyncio.sleep(SETTLE_S)
         await keeper.serve()
         first, begun_s = keeper.usage(), time.monotonic()
-        cpu = [await share(keeper, plan.window_s) for _ in range(plan.windows)]
+        cpu = [await share(host, keeper, plan.window_s) for _ in range(plan.windows)]
         order_s = [await order(keeper, number, dice) for number in range(1, plan.trials + 1)]
         limit_mw = GRANTS_MW[plan.trials % 2]
         repair_s = await repairs(host, keeper, limit_mw, plan.trials, dice)
@@ -56,12 +64,14 @@ async def examine(host: Host, keeper: Keeper, plan: Plan) -> Found:
     return Found(cpu, first, keeper.usage(), time.monotonic() - begun_s, order_s, repair_s, fallback_s)
 
 
-async def share(keeper: Keeper, seconds: float) -> float:
-    """The share of a core that the steady work takes."""
-    before, begun_s = keeper.usage(), time.monotonic()
+async def share(host: Host, keeper: Keeper, seconds: float) -> Share:
+    """What the steady work takes of a core."""
+    before, polled_s, begun_s = keeper.usage(), host.polled_s, time.monotonic()
     await keeper.serve()
     await asyncio.sleep(seconds)
-    return (keeper.usage().cpu_s - before.cpu_s) / (time.monotonic() - begun_s)
+    took_s, polled_s = keeper.usage().cpu_s - before.cpu_s, host.polled_s - polled_s
+    lasted_s = time.monotonic() - begun_s
+    return Share((took_s - polled_s) / lasted_s, polled_s / lasted_s)
 
 
 async def order(keeper: Keeper, number: int, dice: random.Random) -> float:

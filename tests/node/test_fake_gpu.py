@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -158,6 +159,18 @@ def test_energy_is_what_was_drawn_and_starts_anew_with_the_driver(
     again = NvmlBackend()
     assert again.devices[0].read_power().energy_mj == 0
     again.close()
+
+
+def test_what_calls_poll_for_is_counted_and_what_they_sleep_for_is_not(
+    backend: NvmlBackend, gpu: Gpu, fake_nvml: FakeGpus
+) -> None:
+    gpu.delay_us = 1_000
+    read_mw(backend)
+    assert fake_nvml.polled_s == 0
+    gpu.delay_us, gpu.busy_us = 0, 5_000
+    before_s = time.thread_time()
+    read_mw(backend)
+    assert 0 < fake_nvml.polled_s <= time.thread_time() - before_s
 
 
 def test_the_fake_refuses_a_memory_of_another_layout(fake_nvml: FakeGpus) -> None:

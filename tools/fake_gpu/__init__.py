@@ -148,6 +148,7 @@ class _Slot(ctypes.Structure):
         ("foreign", ctypes.c_uint32),
         ("energy_uj", ctypes.c_uint64),
         ("at_ns", ctypes.c_uint64),
+        ("polled_ns", ctypes.c_uint64),
     )
 
 
@@ -275,6 +276,11 @@ class FakeGpus:
             with self.record_path.open("a") as file:
                 file.write(f"{at_ns} {gpu.uuid} {limit_mw} {enforced_mw} 0\n")
             self._slot(gpu).requested_mw = limit_mw
+
+    @property
+    def polled_s(self) -> float:
+        """Processor seconds that calls have spent polling their GPUs (`busy_us`), whoever made them."""
+        return sum(int(slot.polled_ns) for slot in self._live.slot) / 1e9
 
     def _slot(self, gpu: Gpu) -> _Slot:
         slots: ctypes.Array[_Slot] = self._live.slot

@@ -350,6 +350,15 @@ struct handle *host_handle(const char *uuid) {
     return h;
 }
 
+static void poll_gpu(uint64_t lasts_ns, struct slot *s) {
+    struct timespec begun, ended;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &begun);
+    for (uint64_t until_ns = now_ns() + lasts_ns; now_ns() < until_ns;) {}
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ended);
+    uint64_t took_ns = (ended.tv_sec - begun.tv_sec) * 1000000000ULL + ended.tv_nsec - begun.tv_nsec;
+    __atomic_fetch_add(&s->polled_ns, took_ns, __ATOMIC_RELAXED);
+}
+
 int host_enter(void *device, const char *function, struct gpu *g, struct slot **s) {
     struct handle *h = device;
     pthread_mutex_lock(&mutex);
@@ -366,8 +375,7 @@ int host_enter(void *device, const char *function, struct gpu *g, struct slot **
     uint64_t sleep_ns = g->delay_ms * 1000000ULL + g->delay_us * 1000ULL;
     struct timespec delay = {sleep_ns / 1000000000, sleep_ns % 1000000000};
     if (sleep_ns) nanosleep(&delay, NULL);
-    if (g->busy_us)
-        for (uint64_t until_ns = now_ns() + g->busy_us * 1000ULL; now_ns() < until_ns;) {}
+    if (g->busy_us) poll_gpu(g->busy_us * 1000ULL, *s);
     return answer_of(g->answers, g->answer_count, function);
 }
 

@@ -69,6 +69,7 @@ struct slot { /* what the driver remembers of one GPU */
     uint32_t requested_mw; /* what user space last asked for and the driver took, after rounding */
     uint32_t loads, foreign; /* what was seen of the script: its loads, how many limits of somebody else */
     uint64_t energy_uj, at_ns;
+    uint64_t polled_ns; /* processor time that calls have spent polling, whoever made them */
 };
 
 struct live {
