@@ -1,6 +1,7 @@
 """What the daemon asks of a GPU: a handful of verbs, each with its unit. Every backend obeys it.
 
-Calls block and may be slow; only the GPU's own worker thread makes them. `holders` and `wait_event` say otherwise.
+Calls block and may be slow; only the worker of a GPU makes them, one at a time.
+`holders` and `wait_event` say otherwise.
 """
 
 from dataclasses import dataclass
