@@ -1,7 +1,7 @@
 """Samples of all GPUs, in rounds on the grid of an interval, by one thread that reads one GPU after the other.
 
-With a thread for each GPU, eight would wake at once and stand in line for the interpreter, and take half as much again
-of a processor for all that rapidd does. A GPU whose driver is slow goes apart, to be read by its own worker.
+With a thread for each GPU, eight would wake at once and stand in line for the interpreter; to wake is most of what
+rapidd costs. A GPU whose driver is slow goes apart, to be read by its own worker.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ class Rounds:
     def __init__(self, clock: Callable[[], float], interval_s: float) -> None:
         self._clock, self._interval_s = clock, interval_s
         self._samplers: list[Sampler] = []
-        self._apart_until_s: list[float] = []  # of each of them
+        self._apart_until_s: dict[int, float] = {}  # of those that were slow, by their place among the samplers
         self._begun_s: float | None = None  # of the round that is under way
         self._over = threading.Lock()  # held until the end; of all ways to wait in Python the one that costs least
         self._over.acquire()
@@ -38,7 +38,6 @@ class Rounds:
 
     def add(self, sampler: Sampler) -> None:
         """One GPU more, at any time."""
-        self._apart_until_s.append(float("-inf"))
         self._samplers.append(sampler)
 
     def start(self) -> None:
@@ -82,7 +81,7 @@ class Rounds:
         for which, sampler in enumerate(self._samplers):
             # Each GPU's clock in another round than the next one's, so that no round is much longer than another.
             clock = (number + which) % with_clock == 0
-            if begun_s < self._apart_until_s[which]:
+            if begun_s < self._apart_until_s.get(which, begun_s):
                 sampler.submit_sample(clock=clock)
                 continue
             sampler.sample_now(clock=clock)

@@ -122,10 +122,7 @@ class Worker:
             return
         try:
             if not self._stopping:
-                self._busy_since_s = at_s = self._clock()
-                sample = self._sample(at_s, clock=clock)
-                self._busy_since_s = None
-                self._deliver(sample)
+                self._do(partial(self._sample, clock=clock))
         finally:
             self._turn.release()
 
@@ -194,7 +191,7 @@ class Worker:
                 return partial(self._write, limit_mw)
             if self._sample_wanted:
                 clock, self._sample_wanted, self._clock_wanted = self._clock_wanted, False, False
-                return partial(self._sample, self._clock(), clock=clock)
+                return partial(self._sample, clock=clock)
             if self._listing is not None:
                 done, self._listing = self._listing, None
                 return partial(self._list, done)
@@ -213,7 +210,8 @@ class Worker:
         error = error or read_error or (_mismatch(self.gpu, limit_mw, reading) if reading else None)
         return WriteDone(self.gpu, limit_mw, reading, error, self._clock())
 
-    def _sample(self, begun_s: float, *, clock: bool) -> Sampled:
+    def _sample(self, *, clock: bool) -> Sampled:
+        begun_s = self._clock()
         try:
             limit, power = self._device.read_both(clock=clock)
         except Exception:

@@ -71,10 +71,9 @@ class Vigil:
         above theirs, and a look at them can wait a little."""
         if not self._cuts:
             return {}
-        leaves_mw = {gpu.spec.gpu: self._leave_mw(gpu) for gpu in self._gpus}
-        leave_mw = sum(leaves_mw.values())
-        most_mw = Bound(leave_mw, self._hard_mw).most_mw(self._settings.draw_tolerance)
-        return {gpu: int(each_mw * most_mw / leave_mw) for gpu, each_mw in leaves_mw.items()}
+        bound = self.bound
+        most_mw = bound.most_mw(self._settings.draw_tolerance)
+        return {gpu.spec.gpu: int(self._leave_mw(gpu) * most_mw / bound.leave_mw) for gpu in self._gpus}
 
     @property
     def bound(self) -> Bound:
