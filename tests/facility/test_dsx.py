@@ -56,8 +56,13 @@ def signer() -> Signer:
 
 @pytest.fixture
 def flex(signer: Signer, tmp_path: Path) -> Flex:
-    signer.publish(tmp_path / "acme.pem")
-    return Flex(CONFIG, KeyRing([MqttKeyTable("acme-1", "acme", tmp_path / "acme.pem")]), "")
+    return flex_of(signer, tmp_path)
+
+
+def flex_of(signer: Signer, folder: Path) -> Flex:
+    """A site that takes the word of this signer."""
+    signer.publish(folder / "acme.pem")
+    return Flex(CONFIG, KeyRing([MqttKeyTable("acme-1", "acme", folder / "acme.pem")]), "")
 
 
 def test_a_load_target_becomes_an_order(flex: Flex, signer: Signer) -> None:
@@ -138,6 +143,18 @@ def test_a_replay_in_a_new_envelope_is_known_by_what_was_signed(flex: Flex, sign
     (anew,) = flex.orders(TOPIC, event(signer, target(1.0, feed_tags=["main-a"])))
     assert anew.id != first.id, "the same target, signed anew, is another order"
     assert flex.orders(TOPIC, wrapped(mirrored(data)))[0].id == first.id
+
+
+@pytest.mark.parametrize("rsa_bits", [0, 2048], ids=["ES256", "RS256"])
+def test_a_signature_that_is_spelt_otherwise_is_the_same(tmp_path: Path, rsa_bits: int) -> None:
+    """Else whoever may publish could repeat a load target by padding its signature."""
+    signer = Signer("acme-1", rsa_bits=rsa_bits)
+    flex = flex_of(signer, tmp_path)
+    data = signer.jws(json.dumps({"targets": [target(1.0, feed_tags=["main-a"])]}).encode())
+    (first,), (padded,) = flex.orders(TOPIC, wrapped(data)), flex.orders(TOPIC, wrapped(data + "=="))
+    assert padded.id == first.id
+    (other,) = flex.orders(TOPIC, event(signer, target(2.0, feed_tags=["main-a"])))
+    assert other.id != first.id
 
 
 def mirrored(token: str) -> str:

@@ -50,10 +50,11 @@ class KeyRing:
         """Of a token that was read: another for whatever was signed another time.
 
         Of an ECDSA signature only the first half counts: from (r, s) anybody can make (r, -s), as good as the first.
+        Of an RSA signature (PKCS #1 v1.5) nothing does: the same words have the same one, however it is spelt.
         """
         signed, _, signature = token.rpartition(".")
         key = self._keys[str(self._jws.get_unverified_header(token)["kid"])]
-        counts = signature if key.algorithm == RS256 else signature[:_R_CHARACTERS]
+        counts = "" if key.algorithm == RS256 else signature[:_R_CHARACTERS]
         return hashlib.sha256(f"{signed}.{counts}".encode()).hexdigest()[:32]
 
     def read(self, token: str) -> tuple[bytes, str]:
