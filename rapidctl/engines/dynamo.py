@@ -147,8 +147,10 @@ class Dynamo:
         return "the worker has hung up"
 
     async def close(self) -> None:
+        # Asked first: a frontend that does not answer leaves the worker as it is.
+        tells_of_cards = await self._frontend.registered("close") is not None
         state = await self._tell("close", "close")
-        if await self._frontend.registered("close") is None:
+        if not tells_of_cards:
             state = await self._tell("close", "delist")
         await self._until(lambda: self._let_go("close", state))
 
