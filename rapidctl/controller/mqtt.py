@@ -215,27 +215,26 @@ class Mqtt:
     def _sift(self, message: aiomqtt.Message) -> None:
         payload = bytes(message.payload)
         try:
-            orders = self._orders_in(str(message.topic), payload, retained=message.retain)
+            orders = self._orders_in(message, payload)
             if orders and not self._orders.put(orders):
                 self._say_crowded()
         except Exception:
             # Our own mistake, but one that a stranger's message has found: it must not take the connection with it.
             self._log.exception("a message was not understood", topic=str(message.topic))
 
-    def _orders_in(self, topic: str, payload: bytes, *, retained: bool) -> tuple[BudgetOrder, ...]:
-        if self._flex is None or not self._flex.is_set(topic):
-            order = self._sieve.order(topic, payload, retained=retained)
+    def _orders_in(self, message: aiomqtt.Message, payload: bytes) -> tuple[BudgetOrder, ...]:
+        topic = str(message.topic)
+        if self._flex is None or not message.topic.matches(SET_FILTER):
+            order = self._sieve.order(topic, payload, retained=message.retain)
             return () if order is None else (order,)
-        if retained:
+        if message.retain:
             return ()
         try:
             return self._flex.orders(topic, payload)
         except (BadSignature, Malformed) as error:
             # The contract has no answer for it, so it is an event like others.
             if self._allowance.take():
-                text = f"a load target was refused: it {error}"
-                self.tell(Notice("warning", topic, text))
-                self._log.warning(text, about=topic)
+                self._warn(topic, f"a load target was refused: it {error}")
             return ()
 
     def _say_crowded(self) -> None:
@@ -243,9 +242,13 @@ class Mqtt:
         now_s = self._clock.monotonic_s()
         if now_s - self._crowded_s >= SAY_AGAIN_S:
             self._crowded_s = now_s
-            text = f"orders come faster than they can be taken; {self._orders.dropped} were dropped, without an answer"
-            self.tell(Notice("warning", "bus", text))
-            self._log.warning(text, about="bus")
+            dropped = self._orders.dropped
+            self._warn("bus", f"orders come faster than they can be taken; {dropped} were dropped, without an answer")
+
+    def _warn(self, about: str, text: str) -> None:
+        """Say it on the bus and in the log."""
+        self.tell(Notice("warning", about, text))
+        self._log.warning(text, about=about)
 
     async def _take_orders(self) -> NoReturn:
         """One after the other into the loop, each answered before the next."""

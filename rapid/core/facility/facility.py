@@ -316,7 +316,7 @@ class Facility:
             elif it.ended_s is None and clocks.within(it) is When.YES:
                 newer.append(it)
             elif it.ended_s is None and it.begun_s is not None and clocks.within(it) is When.NO:
-                it = replace(self._over(it), ended_s=None, begun_s=None, left_s=clocks.steady_s)
+                it = replace(it, begun_s=None, left_s=clocks.steady_s, from_mw=self._stands_mw(it))
             if it.ended_s is None or says.back_mw(it, clocks.steady_s, self.standing_mw[domain]) is not None:
                 left.append(it)
         if left:
@@ -326,14 +326,18 @@ class Facility:
         return ended[::-1]
 
     def _over(self, it: LiveOrder) -> LiveOrder:
-        """An order whose end has come. It ramps back from where its own ramp stands, or where its ramp back does."""
+        """An order whose end has come."""
+        return replace(it, ended_s=self.clocks.steady_s, from_mw=self._stands_mw(it))
+
+    def _stands_mw(self, it: LiveOrder) -> int:
+        """From where an order whose end has come ramps back: where its own ramp stands, or where its ramp back does."""
         now_s, standing_mw = self.clocks.steady_s, self.standing_mw[it.order.domain]
         now_mw: int | None = standing_mw
         if it.left_s is not None:
             now_mw = says.back_mw(it, now_s, standing_mw)
         elif it.begun_s is not None:
             now_mw = says.curve_mw(it, now_s, standing_mw)
-        return replace(it, ended_s=now_s, from_mw=standing_mw if now_mw is None else now_mw)
+        return standing_mw if now_mw is None else now_mw
 
     def _move(self, domain: str, begun: list[LiveOrder], ended: list[LiveOrder]) -> Moved | None:
         budget_mw, live = says.in_force(self.of(domain), self.clocks, self.standing_mw[domain])

@@ -241,17 +241,17 @@ def policy_findings(status: Status) -> list[Finding]:
         found.append(yellow("policy", what, "rapidctl resume"))
     else:
         found.append(green("policy", f"{status.policy} decides"))
-    failed = [each for each in status.instances if each.needs_person]
+    present = [each for each in status.instances if each.phase is not Phase.GONE]
+    failed = [each for each in present if each.needs_person]
     for each in failed:
         what = f"{each.phase.value}: {each.problem}" if each.problem else each.phase.value
         found.append(red("engine", what, f"look at its log on {each.node}, then start it again", each.instance))
-    doubted = [
-        each for each in status.instances if each.problem and each not in failed and each.phase is not Phase.GONE
-    ]
-    for each in doubted:
+    for each in present:
+        if each.needs_person or not each.problem:
+            continue
         where = f" on {each.node}" if each.node else " on its host"
         found.append(yellow("engine", each.problem, f"rapidd --check{where} looks closer", each.instance))
-    attached = len([each for each in status.instances if each.phase is not Phase.GONE]) - len(failed)
+    attached = len(present) - len(failed)
     if not attached:
         what = "none is attached: the policy has nothing to go by"
         found.append(yellow("engine", what, "point the engines at the controller, or let rapidd scrape them"))

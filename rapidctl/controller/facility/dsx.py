@@ -7,7 +7,7 @@ import hashlib
 import secrets
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -117,7 +117,6 @@ class Feed:
     budget_mw: int | None = None
     direction: int = 0
     since_s: float | None = None
-    events: list[str] = field(default_factory=list)
 
 
 class Flex:
@@ -132,11 +131,6 @@ class Flex:
         self.topic = f"grid/v1/dsx-flex-agent/{config.agent}/powerstate/status"
 
     # ---- in ----
-
-    def is_set(self, topic: str) -> bool:
-        """Whether a topic is one that load targets come on."""
-        levels = topic.split("/")
-        return len(levels) == 6 and [*levels[:3], *levels[4:]] == ["grid", "v1", "isv", "loadtarget", "set"]
 
     def orders(self, topic: str, payload: bytes) -> tuple[BudgetOrder, ...]:
         """The orders that a message carries. Raises BadSignature and Malformed."""
@@ -202,27 +196,34 @@ class Flex:
     def due(self, status: Status, wall_s: float, now_s: float) -> list[bytes]:
         """The power states to publish now: one for every transition, or a heartbeat."""
         domains = {it.domain: it for it in status.domains}
-        steps = 0
-        for feed in self._feeds.values():
-            orders = self._orders_of(status, feed.domain)
-            feed.events = _transitions(feed, domains[feed.domain], orders, wall_s)
-            steps = max(steps, len(feed.events))
+        orders = {tag: self._orders_of(status, feed.domain) for tag, feed in self._feeds.items()}
+        events = {
+            tag: _transitions(feed, domains[feed.domain], orders[tag], wall_s) for tag, feed in self._feeds.items()
+        }
+        steps = max(map(len, events.values()), default=0)
         if steps == 0 and now_s - self._said_s < self._config.heartbeat_s:
             return []
         self._said_s = now_s
-        return [self._state(step, status, domains, wall_s) for step in range(max(1, steps))]
+        told: list[bytes] = []
+        for step in range(max(1, steps)):
+            now = {tag: these[step] if step < len(these) else "periodic" for tag, these in events.items()}
+            told.append(self._state(now, orders, domains, wall_s))
+        return told
 
-    def _state(self, step: int, status: Status, domains: Mapping[str, DomainStatus], wall_s: float) -> bytes:
-        feeds: dict[str, FeedState] = {}
-        ref = ""
-        for tag, feed in self._feeds.items():
-            event = feed.events[step] if step < len(feed.events) else "periodic"
-            orders = self._orders_of(status, feed.domain)
-            if event != "periodic" and orders:
-                ref = orders[-1].order.ref
-            feeds[tag] = _feed_state(feed, event, domains[feed.domain], orders)
+    def _state(
+        self,
+        events: Mapping[str, str],
+        orders: Mapping[str, list[OrderStatus]],
+        domains: Mapping[str, DomainStatus],
+        wall_s: float,
+    ) -> bytes:
+        """The power state of every feed at one step, by its tag."""
+        refs = [orders[tag][-1].order.ref for tag, event in events.items() if event != "periodic" and orders[tag]]
+        feeds = {
+            tag: _feed_state(feed, events[tag], domains[feed.domain], orders[tag]) for tag, feed in self._feeds.items()
+        }
         data = _encode(PowerState(utc(wall_s), feeds))
-        return _encode(self._envelope(data, ref, wall_s))
+        return _encode(self._envelope(data, refs[-1] if refs else "", wall_s))
 
     def _envelope(self, data: bytes, ref: str, wall_s: float) -> dict[str, object]:
         made: dict[str, object] = {
