@@ -8,7 +8,6 @@ are taken back in between; the clock is that of the one who orders. All of it sh
 import argparse
 import asyncio
 import itertools
-import json
 import os
 import platform
 import sqlite3
@@ -168,7 +167,10 @@ class Bench:
         def there() -> bool:
             return any(it.topic == topic and all(word in it.payload.decode() for word in wanted) for it in self.heard())
 
+        end_s = time.monotonic() + DEADLINE_S
         while not there():
+            if time.monotonic() > end_s:
+                raise TimeoutError(f"order {name} was not {outcome} within {DEADLINE_S:g} s")
             time.sleep(0.001)
         return time.monotonic()
 
@@ -195,7 +197,7 @@ class Bench:
 
     def pace(self, seconds: float) -> Iterator[tuple[str, list[float]]]:
         """Gaps between ticks with an idle bus, a broker that hangs, and a flood of forged orders."""
-        forged = Signer("bms-1").sign(json.loads('{"site": "s1"}'))
+        forged = Signer("bms-1").sign({"site": "s1"})
         for what in ("idle", "broker hangs", f"flood of {FLOOD:,} forged orders"):
             since = len(self.gaps_s(0)) + 1
             if what == "broker hangs":
