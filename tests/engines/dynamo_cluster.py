@@ -4,10 +4,8 @@ Needs `make dynamo`. Nothing but these processes is Dynamo's: the model is a tok
 a folder.
 """
 
-import contextlib
 import json
 import os
-import random
 import re
 import shlex
 import signal
@@ -278,7 +276,7 @@ class Cluster:
         return ["--http-host", "127.0.0.1", "--http-port", str(self.port), "--router-mode", "kv", *retries]
 
     def _worker(self, name: str, role: Role, engine: Sequence[str]) -> Worker:
-        control, port = self.folder / f"{name}.sock", low_port()
+        control, port = self.folder / f"{name}.sock", free_port(PORT_MAX + 1)
         words = ["--model-path", str(self._model), "--model-name", MODEL, "--disaggregation-mode", role.value]
         words += ["--bootstrap-ports", str(free_port()), *engine]
         module = "rapidctl.engines.dynamo_worker"
@@ -288,16 +286,6 @@ class Cluster:
         own = ["--control", str(control)] + (["--engine", "tests.engines.dynamo_held:build"] if self._held else [])
         process = self._process(name, module, *own, "--", *words, DYN_SYSTEM_PORT=str(port), HOLD=str(self._hold(name)))
         return Worker(name, process, control, port)
-
-
-def low_port() -> int:
-    """A free one that Dynamo takes for DYN_SYSTEM_PORT; those that the kernel chooses are above."""
-    dice = random.Random()
-    while True:
-        port = dice.randint(20_000, PORT_MAX)
-        with socket.socket() as taken, contextlib.suppress(OSError):
-            taken.bind(("127.0.0.1", port))
-            return port
 
 
 def page(url: str) -> str:

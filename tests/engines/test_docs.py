@@ -9,11 +9,10 @@ import pytest
 
 from rapidctl.commands.attach import command
 from rapidctl.engines.kinds import ENTRIES, load
-from rapidctl.engines.options import made
+from rapidctl.engines.options import made, wanted
 
 PAGES = sorted((Path(__file__).parents[2] / "docs/engines").glob("*.md"))
 _BLOCK = re.compile(r"^```\n(.*?)^```", re.DOTALL | re.MULTILINE)
-COMMON = {"instance", "node", "gpus", "role", "load_socket", "only_check"}
 
 
 def commands(page: Path) -> list[str]:
@@ -32,12 +31,9 @@ def test_every_command_on_a_page_is_one(page: Path) -> None:
             verb = command.get_command(ctx, kind)
         assert verb is not None, line
         given = verb.make_context(kind, words, parent=ctx).params
-        made(load(kind), {key: value for key, value in given.items() if key not in COMMON and not _is_global(key)})
+        of_kind = load(kind)
+        made(of_kind, {one.key: given[one.key] for one in wanted(of_kind.options)})
 
 
 def test_every_kind_has_its_page_with_a_command() -> None:
     assert {entry.kind for entry in ENTRIES} <= {page.stem for page in PAGES if commands(page)}
-
-
-def _is_global(key: str) -> bool:
-    return key in ("address", "tls_ca", "tls_cert", "tls_key", "timeout_s", "as_json")

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from paho.mqtt.enums import CallbackAPIVersion
 
+from tests.engines.ports import free_port
 from tests.wait import wait_for
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
@@ -53,7 +54,7 @@ class Broker:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.tls = folder, tls
         self.ca, self.log = folder / "ca.pem", folder / "mosquitto.log"
-        self.port = _free_port()
+        self.port = free_port()
         if tls:
             authority = trustme.CA()
             authority.cert_pem.write_to_path(self.ca)
@@ -236,9 +237,3 @@ def _is_published(info: paho.MQTTMessageInfo) -> bool:
         return info.is_published()
     except RuntimeError:  # not connected when it was handed over: it waits
         return info._published
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
