@@ -4,8 +4,6 @@ Not part of any other run: `make test-vllm` (3.5 GB to install, 8 GB of memory, 
 a decode engine that receives no KV computes the prompt itself, and answers just as well.
 """
 
-import asyncio
-import contextlib
 import json
 import os
 import re
@@ -22,9 +20,10 @@ from rapid.core.cluster import Role
 from rapidctl.engines.base import Place
 from rapidctl.engines.options import made
 from rapidctl.engines.vllm import KIND, VllmAdapter
-from tests.engines.dynamo_cluster import Process, write_model
+from tests.engines.dynamo_cluster import Process, page, write_model
 from tests.engines.ports import free_port
 from tests.seen import SEEN
+from tests.wait import wait_for
 
 ROOT = Path(__file__).parents[2]
 VLLM, SMG = ROOT / ".venv-vllm/bin/vllm", ROOT / ".venv-smg/bin/smg"
@@ -118,12 +117,12 @@ async def pair_in(folder: Path) -> AsyncIterator[Pair]:
             engine.process.start()
             held.callback(_stop, engine.process)
         for engine in engines:
-            await _up(session, f"{engine.url}/health", engine.process)
+            _up(f"{engine.url}/health", engine.process)
         smg = _smg(engines, folder)
         smg.start()
         held.callback(_stop, smg)
         router_url = f"http://127.0.0.1:{smg.command[smg.command.index('--port') + 1]}"
-        await _up(session, f"{router_url}/readiness", smg)
+        _up(f"{router_url}/readiness", smg)
         for engine in engines:
             given = made(KIND, {"engine_url": engine.url, "router_url": router_url})
             opened = KIND.open(Place(engine.name, "h", (engine.name,)), given, lambda _: None)
@@ -161,23 +160,16 @@ def _smg(engines: list[Engine], folder: Path) -> Process:
     return Process("smg", words, dict(os.environ), folder / "smg.log")
 
 
-async def _up(session: aiohttp.ClientSession, url: str, process: Process) -> None:
-    async with asyncio.timeout(UP_WITHIN_S):
-        while True:
-            assert process.alive, process.log.read_text()[-3000:]
-            try:
-                async with session.get(url) as answer:
-                    if answer.status == 200:
-                        return
-            except aiohttp.ClientError:
-                pass
-            await a_moment()
+def _up(url: str, process: Process) -> None:
+    def answers() -> bool:
+        assert process.alive, process.log.read_text()[-3000:]
+        try:
+            page(url)
+        except OSError:
+            return False
+        return True
 
-
-async def a_moment() -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(0.5):
-            await asyncio.Event().wait()
+    wait_for(answers, UP_WITHIN_S, url)
 
 
 def _stop(process: Process) -> None:
